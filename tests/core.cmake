@@ -1,0 +1,12 @@
+# Tests of core; see CMakeLists.txt for mr_test().
+mr_test(error SOURCES unit/test_error.c LINK mr_core LABELS unit)
+mr_test(arena SOURCES unit/test_arena.c LINK mr_core LABELS unit)
+mr_test(half SOURCES unit/test_half.c LINK mr_core LABELS unit)
+mr_test(hash SOURCES unit/test_hash.c LINK mr_core LABELS unit)
+mr_test(threads ALLOC_GUARD SOURCES unit/test_threads.c LINK mr_core LABELS unit threads)
+mr_test(guard ALLOC_GUARD SOURCES unit/test_guard.c LINK mr_core LABELS unit)
+mr_test(file SOURCES unit/test_file.c LINK mr_core LABELS unit)
+mr_test(json SOURCES unit/test_json.c LINK mr_core LABELS unit)
+mr_test(options SOURCES unit/test_options.c LINK mr_core LABELS unit)
+mr_test(text SOURCES unit/test_text.c LINK mr_core LABELS unit)
+mr_test(log SOURCES unit/test_log.c LINK mr_core LABELS unit threads)

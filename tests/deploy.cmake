@@ -1,0 +1,1 @@
+# Tests of deploy; see CMakeLists.txt for mr_test().

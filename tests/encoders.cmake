@@ -1,0 +1,8 @@
+# Tests of encoders; see CMakeLists.txt for mr_test().
+mr_test(space SOURCES unit/test_space.c LINK mr_encoders LABELS unit)
+mr_test(history SOURCES unit/test_history.c LINK mr_encoders LABELS unit)
+mr_test(template SOURCES unit/test_template.c LINK mr_encoders LABELS unit)
+mr_test(template_budget SOURCES unit/test_template_budget.c LINK mr_encoders LABELS unit golden)
+mr_test(projector SOURCES unit/test_projector.c LINK mr_encoders LABELS unit golden threads
+        ALLOC_GUARD)
+mr_test(text_encoder SOURCES unit/test_text_encoder.c LINK mr_encoders LABELS unit golden threads)

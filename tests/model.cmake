@@ -1,0 +1,1 @@
+# Tests of model; see CMakeLists.txt for mr_test().

@@ -1,0 +1,1 @@
+# Tests of pipeline; see CMakeLists.txt for mr_test().
