@@ -1,0 +1,133 @@
+/* store.h - PUBLIC. Embedding records by entity, space and id, behind one interface.
+ *
+ *     mr_store *store = NULL;
+ *     if (mr_store_open(&store, "lmdb:/var/lib/mixrank/store", NULL, &err) != MR_OK) ...
+ *     mr_store_fetch(store, MR_ENTITY_ITEM, space, ids, n, on_record, context, &err);
+ *     mr_store_close(store);
+ *
+ * A URL picks the back end: "memory:", "lmdb:PATH" (a path without a scheme is LMDB), later
+ * "redis://...". Key: <namespace>:<entity>:<space as 16 hex digits>:<id>. An id is any bytes.
+ *
+ * Write rule: a record replaces one with a smaller version only (64 bits, unsigned); an older or
+ * equal one is ignored and counted as stale, which makes a write that is repeated after a crash
+ * harmless. A tombstone is a record too. A stored record that is found damaged is replaced by any.
+ *
+ * Threads: any number of threads may fetch at once; puts are serialised inside. No lock is held
+ * while a visit runs, so a visit may call any function of any store but mr_store_close; it sees the
+ * snapshot that its fetch or walk began with. A slow visit in LMDB keeps old pages alive: copy out.
+ * Processes: LMDB takes one writer at a time (the others wait) and any number of readers meanwhile.
+ * One process opens a path once (INVALID otherwise) and does not use a store across fork().
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef MR_FEATURESTORE_STORE_H
+#define MR_FEATURESTORE_STORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/api.h"
+#include "core/bytes.h"
+#include "core/error.h"
+
+MR_BEGIN_DECLS
+
+typedef struct mr_store mr_store;
+
+typedef enum { MR_ENTITY_ITEM, MR_ENTITY_USER, MR_ENTITY_COUNT } mr_entity;
+
+/* LMDB keys end at 511 bytes; the prefix of a key takes up to 100 of them. */
+#define MR_STORE_MAX_ID_BYTES        400
+#define MR_STORE_MAX_NAMESPACE_BYTES 64
+#define MR_STORE_MAX_NOTE_BYTES      ((size_t)1 << 20)
+
+typedef struct {
+    size_t size;            /* sizeof(mr_store_options) */
+    const char *name_space; /* copied; default "mixrank"; letters, digits, '-', '_', '.' */
+    uint64_t max_bytes;     /* memory: bound of all records; LMDB: map size. 0: 1 GiB / 64 GiB */
+    bool read_only;         /* LMDB: open an existing store without the right to write */
+    bool no_create;         /* NOT_FOUND when the LMDB store does not exist */
+    bool fast_writes; /* LMDB: no fsync per put; mr_store_sync makes it durable. A killed process
+                         loses nothing, a power cut before the sync may lose the store */
+} mr_store_options;
+#define MR_STORE_OPTIONS_DEFAULT                                  \
+    {                                                             \
+        .size = sizeof(mr_store_options), .name_space = "mixrank" \
+    }
+
+/* options may be NULL. INVALID: a bad URL or option. NOT_FOUND: read_only or no_create, and nothing
+ * is there. CORRUPT: the file is damaged, cut short or not ours. UNSUPPORTED: a newer format, or a
+ * back end that this build lacks. IO: no permission, a failing disk. */
+MR_API MR_NODISCARD mr_status mr_store_open(mr_store **out, const char *url,
+                                            const mr_store_options *options, mr_error *err);
+MR_API void mr_store_close(mr_store *store); /* NULL is fine */
+
+/* Called once per id, in order. record is borrowed until the callback returns; its data is NULL
+ * when the store has none. The bytes are as stored and not yet checked (mr_record_check). */
+typedef void (*mr_store_visit)(void *context, size_t index, mr_bytes record);
+
+/* All ids in one round trip and one consistent snapshot. An id that is too long or empty counts as
+ * missing. UNAVAILABLE when the back end is away. After a failure only the first ids, or none, were
+ * visited. */
+MR_API MR_NODISCARD mr_status mr_store_fetch(mr_store *store, mr_entity entity, uint64_t space,
+                                             const mr_str *ids, size_t n, mr_store_visit visit,
+                                             void *context, mr_error *err);
+
+typedef struct {
+    mr_str id;
+    mr_bytes record; /* made by mr_record_encode; checked before it is written */
+} mr_store_put_item;
+
+typedef struct {
+    size_t written;
+    size_t stale; /* the store held an equal or newer version */
+} mr_store_put_result;
+
+/* All of the batch or none of it (memory and LMDB). The records' space must be `space` (MISMATCH),
+ * their bytes in order (CORRUPT) and the ids 1 to 400 bytes long (INVALID). Of several records of
+ * one id in a batch the newest counts, the others are stale. EXHAUSTED when the store or its disk
+ * is full: nothing of the batch is written, all else stays readable. result may be NULL. */
+MR_API MR_NODISCARD mr_status mr_store_put(mr_store *store, mr_entity entity, uint64_t space,
+                                           const mr_store_put_item *items, size_t n,
+                                           mr_store_put_result *result, mr_error *err);
+
+/* Small named values beside the records, one set per namespace: checkpoints, a catalogue's digest,
+ * what a space is. A name is 1 to 400 bytes. get: NOT_FOUND when absent; the value is a copy that
+ * the caller frees, with a NUL behind its len bytes. */
+MR_API MR_NODISCARD mr_status mr_store_set_note(mr_store *store, const char *name, mr_str value,
+                                                mr_error *err);
+MR_API MR_NODISCARD mr_status mr_store_get_note(mr_store *store, const char *name, char **value,
+                                                size_t *len, mr_error *err);
+
+/* Puts and one note in one transaction where the back end has them: the place that a reader of a
+ * log or a file has reached moves together with what it wrote. */
+MR_API MR_NODISCARD mr_status mr_store_put_with_note(mr_store *store, mr_entity entity,
+                                                     uint64_t space, const mr_store_put_item *items,
+                                                     size_t n, const char *note_name, mr_str note,
+                                                     mr_store_put_result *result, mr_error *err);
+
+/* Visits every record of an entity and space in key order, tombstones included, as one snapshot;
+ * stop by returning false. */
+typedef bool (*mr_store_walk_visit)(void *context, mr_str id, mr_bytes record);
+MR_API MR_NODISCARD mr_status mr_store_walk(mr_store *store, mr_entity entity, uint64_t space,
+                                            mr_store_walk_visit visit, void *context,
+                                            mr_error *err);
+
+/* Spaces that hold at least one record of the entity, ascending. All of them are counted in *n,
+ * only the first `capacity` are written. For "this store was written for another space". */
+MR_API MR_NODISCARD mr_status mr_store_spaces(mr_store *store, mr_entity entity, uint64_t *spaces,
+                                              size_t capacity, size_t *n, mr_error *err);
+
+typedef struct {
+    uint64_t records;    /* of all namespaces, entities and spaces; tombstones included */
+    uint64_t used_bytes; /* memory: keys, records and their bookkeeping; LMDB: pages in use */
+    uint64_t max_bytes;
+} mr_store_stats;
+MR_API MR_NODISCARD mr_status mr_store_stat(mr_store *store, mr_store_stats *out, mr_error *err);
+
+/* What was put before is on disk afterwards. */
+MR_API MR_NODISCARD mr_status mr_store_sync(mr_store *store, mr_error *err);
+MR_API const char *mr_store_backend(const mr_store *store); /* "memory", "lmdb" */
+
+MR_END_DECLS
+
+#endif
