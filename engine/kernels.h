@@ -39,11 +39,16 @@ typedef struct {
 
     /* y = x / sqrt(mean(x^2) + eps) * weight, one row; y may be x. weight: f32. */
     void (*rms_norm)(float *y, const float *x, const float *weight, size_t n, float eps);
+    /* y = (x - mean(x)) / sqrt(mean((x - mean(x))^2) + eps) * weight + bias; y may be x. CLIP. */
+    void (*layer_norm)(float *y, const float *x, const float *weight, const float *bias, size_t n,
+                       float eps);
 
     /* gate[i] = silu(gate[i]) * up[i]. */
     void (*silu_mul)(float *gate, const float *up, size_t n);
     /* x[i] = gelu(x[i]), the exact (erf) form. */
     void (*gelu)(float *x, size_t n);
+    /* x[i] = x[i] / (1 + exp(-1.702 x[i])): what CLIP was trained with in place of GELU. */
+    void (*quick_gelu)(float *x, size_t n);
 
     void (*add)(float *y, const float *x, size_t n); /* y[i] += x[i] */
 

@@ -6,3 +6,13 @@ mr_test(model_config SOURCES unit/test_model_config.c LINK mr_engine LABELS unit
 mr_test(model SOURCES unit/test_model.c LINK mr_engine LABELS unit)
 mr_test(model_reference SOURCES unit/test_model_reference.c LINK mr_engine LABELS unit golden)
 mr_test(untrained SOURCES unit/test_untrained.c LINK mr_engine LABELS unit)
+mr_test(kernels SOURCES unit/test_kernels.c LINK mr_engine LABELS unit)
+mr_test(kernel_products SOURCES unit/test_kernel_products.c LINK mr_engine LABELS unit)
+mr_test(gemm SOURCES unit/test_gemm.c LINK mr_engine LABELS unit threads)
+mr_test(forward_reference SOURCES unit/test_forward_reference.c engine_support.c
+        LINK mr_engine LABELS unit golden)
+mr_test(session SOURCES unit/test_session.c engine_support.c LINK mr_engine LABELS unit)
+mr_test(same_bits TIMEOUT 600 SOURCES unit/test_same_bits.c engine_support.c
+        LINK mr_engine LABELS unit threads)
+mr_test(no_alloc ALLOC_GUARD SOURCES unit/test_no_alloc.c engine_support.c
+        LINK mr_engine LABELS unit)
