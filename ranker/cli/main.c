@@ -1,0 +1,31 @@
+/* main.c - the mixrank program: a table of subcommands, one file each.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
+
+#include "ranker/cli/command.h"
+
+static const mr_command commands[] = {
+    {"encode", mr_cmd_encode, "turn items (and users) into embedding tokens in a store"},
+    {"rank", mr_cmd_rank, "rank candidates for a query and a user"},
+    {"bundle", mr_cmd_bundle, "create, verify and describe model packages"},
+    {"tokenize", mr_cmd_tokenize, "text to token ids and back"},
+    {"forward", mr_cmd_forward, "every hidden state and the logits of a model, to compare"},
+    {"check", mr_cmd_check, "what this machine and build can do; check a bundle and a store"},
+    {"version", mr_cmd_version, "version, commit, build"},
+    {NULL, NULL, NULL},
+};
+
+int main(int argc, char **argv)
+{
+    int code = mr_command_dispatch(
+        "mixrank",
+        "Ranks items for a query and a user with a language model that reads embedding tokens:\n"
+        "vectors computed ahead of time, projected into the model's word-embedding space.",
+        commands, argc, argv);
+    /* A full disk or a closed pipe must not look like success. */
+    if (fflush(stdout) != 0 && code == MR_EXIT_OK) {
+        perror("mixrank: standard output");
+        code = MR_EXIT_FAILED;
+    }
+    return code;
+}

@@ -1,0 +1,282 @@
+/* bundle_encoders.c - what makes the vectors that a bundle reads: kinds, limits, and the
+ * description that a space is the hash of.
+ *
+ * The description has every value that decides what a vector is, defaults written out, and of the
+ * encoder's files only those that the computation reads: a new README is not a new space.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "ranker/model/bundle_encoders.h"
+
+#include <string.h>
+
+#include "core/file.h"
+#include "encoders/space.h"
+#include "engine/untrained.h"
+
+#define DEFAULT_TOKENS         1
+#define DEFAULT_MAX_TOKENS     512
+#define DEFAULT_HISTORY_TOKENS 16
+#define DEFAULT_ORDER          "set"
+#define MAX_DIM                16384
+/* As many as one record can hold (featurestore/record.h): a user's are stored too. */
+#define MAX_TOKENS 1024
+
+/* ---- kinds ----------------------------------------------------------------------------------- */
+
+static mr_status read_causal(mr_bundle *bundle, mr_json_cursor *cur, mr_encoder_spec *out)
+{
+    static const char *const known[] = {"kind",       "path",       "tokens", "text",
+                                        "max_tokens", "append_eos", "dim",    NULL};
+    (void)bundle;
+    mr_json_only(cur, known);
+    out->kind = MR_ENCODER_CAUSAL_LAST_N;
+    out->path = mr_json_string(cur, "path", NULL, true);
+    out->tokens = (int)mr_json_int(cur, "tokens", 1, MR_TEXT_ENCODER_MAX_TOKENS, DEFAULT_TOKENS);
+    out->text = mr_json_array(cur, "text", true);
+    out->max_tokens = (int)mr_json_int(cur, "max_tokens", 2, 32768, DEFAULT_MAX_TOKENS);
+    out->append_eos = mr_json_bool(cur, "append_eos", true);
+    out->dim = (size_t)mr_json_int(cur, "dim", 1, MAX_DIM, MR_JSON_REQUIRED);
+    return cur->status;
+}
+
+static mr_status read_external(mr_bundle *bundle, mr_json_cursor *cur, mr_encoder_spec *out)
+{
+    static const char *const known[] = {"kind", "name", "dim", "tokens", "normalised", NULL};
+    (void)bundle;
+    mr_json_only(cur, known);
+    out->kind = MR_ENCODER_EXTERNAL;
+    out->name = mr_json_string(cur, "name", NULL, true);
+    out->tokens = (int)mr_json_int(cur, "tokens", 1, MAX_TOKENS, DEFAULT_TOKENS);
+    out->dim = (size_t)mr_json_int(cur, "dim", 1, MAX_DIM, MR_JSON_REQUIRED);
+    out->normalised = mr_json_bool(cur, "normalised", false);
+    return cur->status;
+}
+
+static mr_status read_history(mr_bundle *bundle, mr_json_cursor *cur, mr_encoder_spec *out)
+{
+    static const char *const known[] = {"kind", "tokens", "order", "path", NULL};
+    mr_json_only(cur, known);
+    out->kind = MR_ENCODER_HISTORY;
+    out->tokens = (int)mr_json_int(cur, "tokens", 1, 256, DEFAULT_HISTORY_TOKENS);
+    const char *order = mr_json_string(cur, "order", DEFAULT_ORDER, false);
+    const char *path = mr_json_string(cur, "path", NULL, false);
+    if (cur->status != MR_OK)
+        return cur->status;
+    if (path)
+        return MR_FAIL(cur->err, UNSUPPORTED,
+                       "%s: 'path': a trained user encoder is not computed by this version; leave "
+                       "it out for item vectors taken straight",
+                       cur->name);
+    if (strcmp(order, "set") != 0 && strcmp(order, "sequence") != 0)
+        return MR_FAIL(cur->err, INVALID, "%s: 'order' is '%s', expected 'set' or 'sequence'",
+                       cur->name, order);
+    out->order = strcmp(order, "set") == 0 ? MR_HISTORY_SET : MR_HISTORY_SEQUENCE;
+    if (bundle->item.kind == MR_ENCODER_NONE)
+        return MR_FAIL(cur->err, INVALID,
+                       "%s: a history is made of item vectors, but there is no 'encoders.item'",
+                       cur->name);
+    if (out->tokens * bundle->item.tokens > MAX_TOKENS)
+        return MR_FAIL(cur->err, INVALID,
+                       "%s: %d items of up to %d tokens are more than the %d that a user may have",
+                       cur->name, out->tokens, bundle->item.tokens, MAX_TOKENS);
+    out->dim = bundle->item.dim;
+    return MR_OK;
+}
+
+typedef struct {
+    const char *kind;
+    mr_status (*read)(mr_bundle *, mr_json_cursor *, mr_encoder_spec *);
+} encoder_kind;
+
+static const encoder_kind item_kinds[] = {
+    {"causal_last_n", read_causal}, {"external", read_external}, {NULL, NULL}};
+static const encoder_kind user_kinds[] = {
+    {"external", read_external}, {"history", read_history}, {NULL, NULL}};
+
+static mr_status read_encoder(mr_bundle *bundle, const char *name, const char *key,
+                              const encoder_kind *kinds, mr_encoder_spec *out, mr_error *err)
+{
+    const json_t *object = json_object_get(json_object_get(bundle->root, "encoders"), name);
+    if (!object)
+        return MR_OK;
+    mr_json_cursor cur = mr_json_cursor_of(key, object, err);
+    const char *kind = mr_json_string(&cur, "kind", NULL, true);
+    if (cur.status != MR_OK)
+        return cur.status;
+    for (size_t i = 0; kinds[i].kind; i++)
+        if (strcmp(kind, kinds[i].kind) == 0)
+            return kinds[i].read(bundle, &cur, out);
+    return MR_FAIL(err, UNSUPPORTED, "%s: 'kind' is '%s'; known for it are %s and %s", key, kind,
+                   kinds[0].kind, kinds[1].kind);
+}
+
+/* ---- spaces ---------------------------------------------------------------------------------- */
+
+static bool ends_with(const char *name, const char *end)
+{
+    const size_t n = strlen(name), m = strlen(end);
+    return n >= m && strcmp(name + n - m, end) == 0;
+}
+
+static bool decides_vectors(const char *name)
+{
+    return strcmp(name, "config.json") == 0 || strcmp(name, "tokenizer.json") == 0 ||
+           ends_with(name, ".safetensors") || ends_with(name, ".safetensors.index.json");
+}
+
+/* {name: digest} of the files below path that decide the vectors, from "files". */
+static json_t *encoder_files(const json_t *root, const char *path)
+{
+    json_t *out = json_object(), *digest;
+    const char *name;
+    size_t len = path ? strlen(path) : 0;
+    while (len && path[len - 1] == '/')
+        len--;
+    json_object_foreach(json_object_get(root, "files"), name, digest)
+    {
+        if (len && strncmp(name, path, len) == 0 && name[len] == '/' &&
+            decides_vectors(name + len + 1))
+            json_object_set(out, name + len + 1, digest);
+    }
+    return out;
+}
+
+json_t *mr_bundle_space_description(const json_t *root, const char *encoder, mr_error *err)
+{
+    static const char *const keys[] = {"kind", "text", "tokens",     "max_tokens", "append_eos",
+                                       "dim",  "name", "normalised", "order",      NULL};
+    const json_t *spec = json_object_get(json_object_get(root, "encoders"), encoder);
+    const char *kind = json_string_value(json_object_get(spec, "kind"));
+    if (!kind) {
+        MR_FAIL(err, NOT_FOUND, "bundle.json: no encoder '%s'", encoder);
+        return NULL;
+    }
+    const bool is_causal = strcmp(kind, "causal_last_n") == 0;
+    const bool is_history = strcmp(kind, "history") == 0;
+    const char *missing = NULL;
+
+    /* Defaults first, so that writing one out makes no other space. The number of tokens of an
+     * external vector is a bound and not a property. */
+    json_t *out = is_causal ? json_pack("{s:i, s:i, s:b}", "tokens", DEFAULT_TOKENS, "max_tokens",
+                                        DEFAULT_MAX_TOKENS, "append_eos", 1)
+                  : is_history ? json_pack("{s:i, s:s}", "tokens", DEFAULT_HISTORY_TOKENS, "order",
+                                           DEFAULT_ORDER)
+                               : json_pack("{s:b}", "normalised", 0);
+    int failed = !out;
+    for (size_t i = 0; !failed && keys[i]; i++) {
+        json_t *value = json_object_get(spec, keys[i]);
+        const bool bound = !is_causal && !is_history && strcmp(keys[i], "tokens") == 0;
+        if (value && !bound)
+            failed |= json_object_set(out, keys[i], value);
+    }
+    if (!failed && is_causal) {
+        json_t *files = encoder_files(root, json_string_value(json_object_get(spec, "path")));
+        if (json_object_size(files) == 0)
+            missing = "'files' has none of its folder";
+        failed |= json_object_set_new(out, "files", files);
+    }
+    if (!failed && is_history) {
+        json_t *item = json_object_get(json_object_get(root, "spaces"), "item");
+        if (item)
+            failed |= json_object_set(out, "item_space", item);
+        else
+            missing = "'spaces.item' is missing";
+    }
+    if (failed || missing) {
+        json_decref(out);
+        if (failed)
+            MR_FAIL(err, NO_MEMORY, "the description of encoder '%s'", encoder);
+        else
+            MR_FAIL(err, INVALID,
+                    "bundle.json: encoder '%s' cannot be described: %s; `mixrank bundle create` "
+                    "fills it in",
+                    encoder, missing);
+        return NULL;
+    }
+    return out;
+}
+
+static mr_status read_space(mr_bundle *bundle, const char *name, mr_encoder_spec *spec,
+                            mr_error *err)
+{
+    if (spec->kind == MR_ENCODER_NONE)
+        return MR_OK;
+    const char *text =
+        json_string_value(json_object_get(json_object_get(bundle->root, "spaces"), name));
+    if (!text)
+        return MR_FAIL(err, INVALID,
+                       "bundle.json: 'spaces.%s' is missing; `mixrank bundle create` fills it in",
+                       name);
+    mr_status status = mr_space_parse(text, &spec->space, err);
+    if (status != MR_OK)
+        return mr_error_prefix(err, status, "bundle.json: 'spaces.%s'", name);
+    mr_error why = {0};
+    json_t *description = mr_bundle_space_description(bundle->root, name, &why);
+    uint64_t computed = 0;
+    status = description ? mr_space_of(description, &computed, &why) : why.status;
+    json_decref(description);
+    if (status != MR_OK) {
+        if (err)
+            *err = why;
+        return status;
+    }
+    if (computed != spec->space) {
+        char shown[MR_SPACE_TEXT];
+        mr_space_format(computed, shown);
+        return MR_FAIL(err, MISMATCH,
+                       "bundle.json: 'spaces.%s' is %s, but the encoder's description and files "
+                       "hash to %s; stored vectors of %s do not belong to this encoder",
+                       name, text, shown, text);
+    }
+    return MR_OK;
+}
+
+/* ---- the encoder's folder -------------------------------------------------------------------- */
+
+static mr_status look_at_weights(mr_bundle *bundle, mr_error *err)
+{
+    mr_arena scratch = {0};
+    mr_safetensors *file = NULL;
+    mr_status status = mr_path_check_relative(bundle->item.path, err);
+    char *path = NULL;
+    if (status == MR_OK) {
+        path = mr_path_join(&scratch, bundle->folder, bundle->item.path);
+        status = path ? mr_safetensors_open(&file, path, err)
+                      : MR_FAIL(err, NO_MEMORY, "path of the item encoder");
+    }
+    if (status == MR_OK)
+        bundle->untrained |= mr_safetensors_metadata(file, MR_UNTRAINED_KEY) != NULL;
+    else
+        mr_error_prefix(err, status, "bundle.json: encoders.item: 'path'");
+    mr_safetensors_close(file);
+    mr_arena_done(&scratch);
+    return status;
+}
+
+mr_status mr_bundle_read_encoders(mr_bundle *bundle, mr_error *err)
+{
+    static const char *const known[] = {"item", "user", NULL};
+    static const char *const sections[][2] = {{"encoders", "bundle.json: encoders"},
+                                              {"projectors", "bundle.json: projectors"},
+                                              {"spaces", "bundle.json: spaces"}};
+    for (size_t i = 0; i < sizeof sections / sizeof *sections; i++) {
+        const json_t *object = json_object_get(bundle->root, sections[i][0]);
+        if (!object || json_is_null(object))
+            continue;
+        mr_json_cursor cur = mr_json_cursor_of(sections[i][1], object, err);
+        mr_json_only(&cur, known);
+        if (cur.status != MR_OK)
+            return cur.status;
+    }
+    mr_status status =
+        read_encoder(bundle, "item", "bundle.json: encoders.item", item_kinds, &bundle->item, err);
+    if (status == MR_OK)
+        status = read_encoder(bundle, "user", "bundle.json: encoders.user", user_kinds,
+                              &bundle->user, err);
+    if (status == MR_OK)
+        status = read_space(bundle, "item", &bundle->item, err);
+    if (status == MR_OK)
+        status = read_space(bundle, "user", &bundle->user, err);
+    if (status == MR_OK && bundle->item.kind == MR_ENCODER_CAUSAL_LAST_N)
+        status = look_at_weights(bundle, err);
+    return status;
+}

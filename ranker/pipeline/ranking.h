@@ -1,0 +1,80 @@
+/* ranking.h - the state of one ranking between its stages. Private to ranker/pipeline.
+ *
+ * Stages, in order: check (the request by itself), fetch (records of items and user, raw), score
+ * (in chunks, best prior first: decode or encode, project, run), order, reply. All memory of a
+ * ranking comes from one arena with a bound; records are kept as they were stored and decoded chunk
+ * by chunk, so that 10,000 candidates of many tokens do not need all their floats at once.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef MR_RANKER_PIPELINE_RANKING_H
+#define MR_RANKER_PIPELINE_RANKING_H
+
+#include "core/arena.h"
+#include "core/strbuf.h"
+#include "ranker/model/scorer.h"
+#include "ranker/pipeline/order.h"
+#include "ranker/pipeline/ranker.h"
+
+struct mr_ranker {
+    const mr_bundle *bundle;
+    mr_store *store; /* borrowed, may be NULL */
+    mr_ranker_options options;
+    mr_scorer *scorer;
+    mr_text_encoder *encoder; /* opened at the first candidate that needs it */
+    bool encoder_failed;
+    double us_per_candidate; /* of the last chunk; 0: none was scored yet */
+    mr_arena arena;          /* of the ranking under way */
+};
+
+/* One candidate on its way. */
+typedef struct {
+    mr_fields fields; /* the request's, with the aliases of ranker.h */
+    mr_bytes record;  /* raw, in the arena; empty when there is none */
+    mr_reason reason; /* why it has no margin, so far */
+    mr_source source;
+    size_t tokens; /* embedding tokens that it was scored by */
+} mr_ranking_item;
+
+typedef struct {
+    mr_ranker *ranker;
+    const mr_rank_request *request;
+    mr_arena *arena;
+    mr_ranking_item *items; /* [n] */
+    mr_order_input *keys;   /* [n]: margins as they come */
+    mr_vectors user;
+    bool user_is_stored; /* from records, not from the request: never a reason to fail */
+    size_t n_found;      /* items with a record or inline vectors */
+    uint32_t degraded;
+    mr_rank_work work;
+    mr_error first_error; /* of a candidate, for explain */
+} mr_ranking;
+
+static inline void mr_ranking_degrade(mr_ranking *ranking, mr_reason reason)
+{
+    ranking->degraded |= 1u << reason;
+}
+
+/* Keeps the first. */
+static inline void mr_ranking_note(mr_ranking *ranking, const mr_error *why)
+{
+    if (ranking->first_error.status == MR_OK)
+        ranking->first_error = *why;
+}
+
+/* fetch.c. Never fails for what the store holds or lacks: reasons are noted per item. */
+MR_NODISCARD mr_status mr_ranking_fetch(mr_ranking *ranking, mr_error *err);
+MR_NODISCARD mr_status mr_ranking_fetch_user(mr_ranking *ranking, mr_error *err);
+/* From here on the user is anonymous, and the list says so. */
+void mr_ranking_drop_user(mr_ranking *ranking);
+
+/* score.c. Scores in chunks until all are done or the deadline is near. */
+MR_NODISCARD mr_status mr_ranking_score(mr_ranking *ranking, mr_error *err);
+
+/* explain.c. Texts in the reply's arena. order: best first. */
+MR_NODISCARD mr_status mr_ranking_explain(mr_ranking *ranking, const size_t *order, mr_arena *out,
+                                          const char **text, const char **json, mr_error *err);
+
+/* fetch.c. A candidate's vectors, inline or decoded into the arena; sets the item's reason when
+ * they cannot be used. */
+mr_vectors mr_ranking_item_vectors(mr_ranking *ranking, size_t index);
+
+#endif
