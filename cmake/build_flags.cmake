@@ -8,6 +8,7 @@ target_compile_options(mr_build INTERFACE
   -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes
   -Wmissing-prototypes -Wwrite-strings -Wvla -Wdouble-promotion -Wpointer-arith
   -ffp-contract=off -fno-math-errno
+  -fmacro-prefix-map=${PROJECT_SOURCE_DIR}/= # errors say core/json.c, wherever it was built
   -include ${PROJECT_SOURCE_DIR}/core/banned.h
   $<$<BOOL:${MR_WERROR}>:-Werror>)
 if(MR_SANITIZE)

@@ -1,9 +1,12 @@
-# One library for users, libmixrank: the objects of all layers in one shared file that exports only what
-# carries MR_API, and the four public headers with the two that they need.
+# One library for users, libmixrank: the objects of all layers in one shared file that exports only
+# what carries MR_API, and the public headers. tests/install.sh checks what is installed.
+#
+# The soname is the version up to the part whose change may break programs: 0.MINOR before 1.0.
 set(MR_PUBLIC_LAYERS core engine encoders featurestore model pipeline)
 add_library(mixrank_shared SHARED cmake/library.c)
 set_target_properties(mixrank_shared PROPERTIES OUTPUT_NAME mixrank EXPORT_NAME mixrank
-                      VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR})
+                      VERSION ${PROJECT_VERSION}
+                      SOVERSION ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR})
 add_library(mixrank::mixrank ALIAS mixrank_shared)
 foreach(layer IN LISTS MR_PUBLIC_LAYERS)
   # The build interface alone: users link libmixrank, never its layers.
@@ -27,6 +30,19 @@ install(EXPORT mixrank-targets NAMESPACE mixrank:: FILE mixrank-config.cmake
 include(CMakePackageConfigHelpers)
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/mixrank-config-version.cmake
                                  COMPATIBILITY SameMinorVersion)
+# Relative to where the file lies, so that `cmake --install --prefix` and a moved tree are found too.
+if(IS_ABSOLUTE "${CMAKE_INSTALL_LIBDIR}")
+  set(MR_PC_PREFIX ${CMAKE_INSTALL_PREFIX})
+else()
+  file(RELATIVE_PATH MR_PC_PREFIX "/${CMAKE_INSTALL_LIBDIR}/pkgconfig" "/")
+  string(REGEX REPLACE "/$" "" MR_PC_PREFIX "\${pcfiledir}/${MR_PC_PREFIX}")
+endif()
+foreach(folder IN ITEMS LIBDIR INCLUDEDIR)
+  set(MR_PC_${folder} ${CMAKE_INSTALL_${folder}})
+  if(NOT IS_ABSOLUTE "${CMAKE_INSTALL_${folder}}")
+    string(PREPEND MR_PC_${folder} "\${prefix}/")
+  endif()
+endforeach()
 configure_file(cmake/mixrank.pc.in ${PROJECT_BINARY_DIR}/mixrank.pc @ONLY)
 install(FILES ${PROJECT_BINARY_DIR}/mixrank-config-version.cmake
         DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/mixrank)

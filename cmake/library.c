@@ -1,11 +1,8 @@
-/* library.c - libmixrank's own object: a shared library needs one source, and this one tells which build
- * a user has linked.
+/* library.c - libmixrank's own object: a shared library needs one source, and this one tells which
+ * build a user has linked.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "core/api.h"
 #include "mixrank_version.h"
-
-/* "0.1.0 (commit)": static storage. */
-MR_API const char *mr_library_version(void);
 
 const char *mr_library_version(void)
 {

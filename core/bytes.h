@@ -1,7 +1,7 @@
 /* bytes.h - PUBLIC. Byte spans, overflow-checked sizes and little-endian loads and stores.
  *
  * Every size that comes from a file, a peer or a user goes through the checked functions before it
- * becomes a length. Loads assume no alignment.
+ * becomes a length. Loads assume no alignment. Parses as C++ too: hence the casts.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef MR_CORE_BYTES_H
 #define MR_CORE_BYTES_H
@@ -25,7 +25,8 @@ typedef struct {
 
 static inline mr_str mr_str_of(const char *terminated)
 {
-    return (mr_str){terminated, terminated ? strlen(terminated) : 0};
+    const mr_str text = {terminated, terminated ? strlen(terminated) : 0};
+    return text;
 }
 
 static inline bool mr_str_equal(mr_str a, mr_str b)
@@ -71,19 +72,19 @@ static inline size_t mr_size_round_up(size_t n, size_t multiple)
 
 static inline uint16_t mr_load_u16le(const void *p)
 {
-    const uint8_t *b = p;
+    const uint8_t *b = (const uint8_t *)p;
     return (uint16_t)(b[0] | (unsigned)b[1] << 8);
 }
 
 static inline uint32_t mr_load_u32le(const void *p)
 {
-    const uint8_t *b = p;
+    const uint8_t *b = (const uint8_t *)p;
     return (uint32_t)b[0] | (uint32_t)b[1] << 8 | (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24;
 }
 
 static inline uint64_t mr_load_u64le(const void *p)
 {
-    const uint8_t *b = p;
+    const uint8_t *b = (const uint8_t *)p;
     return (uint64_t)mr_load_u32le(b) | (uint64_t)mr_load_u32le(b + 4) << 32;
 }
 
@@ -97,7 +98,7 @@ static inline float mr_load_f32le(const void *p)
 
 static inline void mr_store_u16le(void *p, uint16_t v)
 {
-    uint8_t *b = p;
+    uint8_t *b = (uint8_t *)p;
     b[0] = (uint8_t)v;
     b[1] = (uint8_t)(v >> 8);
 }

@@ -1,1 +1,20 @@
-# Tests of cli; see CMakeLists.txt for mr_test().
+# Tests of cli: shell scripts in cli/ that run the program as its users do, with small programs to
+# look at what it wrote; see cli/lib.sh.
+foreach(tool IN ITEMS jsoncheck tensors maxrss)
+  add_executable(${tool} cli/${tool}.c)
+  target_link_libraries(${tool} PRIVATE mr_build mr_engine PkgConfig::JANSSON)
+endforeach()
+
+function(mr_cli_test name)
+  add_test(NAME cli_${name} COMMAND sh ${CMAKE_CURRENT_SOURCE_DIR}/cli/${name}.sh)
+  set_tests_properties(cli_${name} PROPERTIES LABELS integration TIMEOUT 300 SKIP_RETURN_CODE 77
+    ENVIRONMENT "MIXRANK=$<TARGET_FILE:mixrank>;JSONCHECK=$<TARGET_FILE:jsoncheck>;TENSORS=$<TARGET_FILE:tensors>;MAXRSS=$<TARGET_FILE:maxrss>;DATA=${CMAKE_CURRENT_SOURCE_DIR}/data;SANITIZE=${MR_SANITIZE}")
+endfunction()
+
+mr_cli_test(usage)
+mr_cli_test(tokenize)
+mr_cli_test(forward)
+mr_cli_test(encode)
+mr_cli_test(rank)
+mr_cli_test(bundle)
+mr_cli_test(rss)

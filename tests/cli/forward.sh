@@ -1,0 +1,68 @@
+#!/bin/sh
+# forward.sh - hidden states and logits of a checkpoint, against transformers' and between back ends.
+# SPDX-License-Identifier: Apache-2.0
+. "$(dirname "$0")/lib.sh"
+
+# The reference (tests/data/README.md, "models/") counts hidden states as this does.
+for case in llama-gqa-tied qwen2 qwen3-sharded qwen3-bf16; do
+    model=$DATA/models/$case
+    ids=$("$TENSORS" ids "$model/reference.safetensors" input_ids)
+    for backend in scoring blas oracle; do
+        ok forward --model "$model" --ids "$ids" --backend "$backend" --out "$work/$backend.safetensors"
+        out_has "hidden_states.0 .. "
+        "$TENSORS" compare "$work/$backend.safetensors" "$model/reference.safetensors" 1e-5 ||
+            fail "$case: $backend is not what transformers gives"
+    done
+    "$TENSORS" compare "$work/scoring.safetensors" "$work/oracle.safetensors" 1e-5 ||
+        fail "$case: scoring against the oracle"
+done
+
+# Vectors in the place of ids.
+model=$DATA/models/qwen3
+ids=$("$TENSORS" ids "$model/reference.safetensors" input_ids embeds_mask)
+case $ids in
+*-1*) ;;
+*) fail "the reference has no vectors" ;;
+esac
+"$TENSORS" copy "$model/reference.safetensors" embeds_vectors "$work/embeds.safetensors" embeds
+ok forward --model "$model" --ids "$ids" --embeds "$work/embeds.safetensors" --out "$work/o.safetensors"
+"$TENSORS" compare "$work/o.safetensors:logits" "$model/reference.safetensors:embeds_logits" 1e-5 ||
+    fail "logits after the scatter"
+"$TENSORS" compare "$work/o.safetensors:hidden_states.0" "$model/reference.safetensors:inputs_embeds" 0 ||
+    fail "the scatter is not bit for bit masked_scatter's"
+fails forward --model "$model" --ids "$ids" --out "$work/none.safetensors"
+err_has "embedding slots, but 0 embedding vectors"
+fails forward --model "$model" --ids 1,2 --embeds "$work/embeds.safetensors" --out "$work/none.safetensors"
+err_has "0 embedding slots"
+
+# One and two threads give the same bits.
+ok forward --model "$model" --ids 1,2,3,4,5,6,7 --threads 1 --out "$work/one.safetensors"
+ok forward --model "$model" --ids 1,2,3,4,5,6,7 --threads 2 --out "$work/two.safetensors"
+cmp -s "$work/one.safetensors" "$work/two.safetensors" || fail "other bits with two threads"
+
+# Text goes through the model's own tokenizer.
+ok forward --model "$DATA/mixed/llm" --text 'red kettle' --out "$work/text.safetensors" --json
+json_valid
+same "$(json tokens)" 3
+same "$("$TENSORS" ids "$work/text.safetensors" input_ids)" "468,67,579"
+
+fails forward --model "$model" --ids 1,two --out "$work/none.safetensors"
+err_has "--ids: 'two' is not a token id or -1"
+fails forward --model "$model" --ids 1,999999 --out "$work/none.safetensors"
+err_has "outside the vocabulary"
+fails forward --model "$model" --ids , --out "$work/none.safetensors"
+err_has "the input has no tokens"
+fails forward --model "$model" --text x --out "$work/none.safetensors"
+err_has "tokenizer.json"
+fails forward --model "$work/nowhere" --ids 1 --out "$work/none.safetensors"
+err_has "nowhere"
+fails forward --model "$model" --ids 1 --out "$work/no/such/folder/x.safetensors"
+err_has "no/such/folder"
+[ ! -e "$work/none.safetensors" ] || fail "a failed run left a file"
+
+# Untrained weights say so, in the summary and in the file.
+ok bundle untrained "$work/b"
+ok forward --model "$work/b/llm" --text x --out "$work/u.safetensors"
+out_has "$notice"
+err_has "$notice"
+grep -qF "$notice" "$work/u.safetensors" || fail "the file does not say that it is untrained"
