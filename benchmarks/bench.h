@@ -26,13 +26,22 @@ typedef struct {
     int started;  /* including the one that warms up */
     int least;    /* repetitions */
     double until; /* keep going at least so long */
-    double tick;
+    double tick, cpu_tick;
+    double cpu_seconds; /* of the whole process, over the counted repetitions */
 } bench_clock;
 
 static inline double bench_now(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Of all threads of the process: what others do on a shared machine hardly moves it. */
+static inline double bench_cpu_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
@@ -49,14 +58,17 @@ static inline bool bench_more(const bench_clock *clock)
 
 static inline void bench_tick(bench_clock *clock)
 {
+    clock->cpu_tick = bench_cpu_now();
     clock->tick = bench_now();
 }
 
 static inline void bench_tock(bench_clock *clock)
 {
     const double seconds = bench_now() - clock->tick;
-    if (clock->started++ > 0)
+    if (clock->started++ > 0) {
         clock->seconds[clock->n++] = seconds;
+        clock->cpu_seconds += bench_cpu_now() - clock->cpu_tick;
+    }
 }
 
 static inline int bench_compare(const void *a, const void *b)

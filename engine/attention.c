@@ -15,7 +15,7 @@
 #include "core/bytes.h"
 #include "engine/session_private.h"
 
-#define TILE_HEADS   64          /* rows x query heads of a tile, at most */
+#define TILE_HEADS   48          /* rows x query heads of a tile, at most */
 #define SCORE_FLOATS (64 * 1024) /* of a tile, so that scores stay in L2 */
 #define SCORE_ALIGN  16
 

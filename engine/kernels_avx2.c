@@ -11,7 +11,8 @@
  * in memory, exactly. 48 activation rows go past each panel of 4 weight rows before the next panel,
  * and their tiles prefetch that panel: a row of a mapped file is a page of its own, where the
  * hardware prefetcher starts again from nothing. Half-precision weights are widened into a panel in
- * L1 once per 48 rows, or in the tile itself when there is only one.
+ * L1 once per 48 rows, or in the tile itself when there is only one; misaligned f32 weights are
+ * copied there.
  *
  * Remainders load zeroes in place of what is not there (masked loads, which do not touch the memory
  * behind), and go through the same arithmetic as whole vectors.
@@ -29,6 +30,7 @@
 #define TILE_N  4
 #define BLOCK_M 48 /* a multiple of TILE_M */
 #define BLOCK_K 1024
+#define BLOCK_P 128 /* 4 vectors from so many rows of V are half an L1 */
 
 /* The tile functions are one source, specialised by constant arguments: they must be inlined. */
 #if defined(__GNUC__)
@@ -222,10 +224,13 @@ static void dot_block(float *y, size_t ldy, const float *a, size_t lda, size_t M
     _Alignas(32) float carry[BLOCK_M * TILE_N * LANES];
     _Alignas(32) float buffer[TILE_N][BLOCK_K];
     const size_t size = dtype == MR_DTYPE_F32 ? sizeof(float) : sizeof(uint16_t);
-    const bool widen = dtype != MR_DTYPE_F32 && M > TILE_M;
-    const tile_function *const tiles = dtype == MR_DTYPE_F32 || widen ? tiles_f32
-                                       : dtype == MR_DTYPE_F16        ? tiles_f16
-                                                                      : tiles_bf16;
+    /* Rows of a mapped file stand at any multiple of 8 bytes, and a load across two cache lines
+     * costs two: for more than one tile a copy is cheaper (61 against 72 % of the peak). */
+    const bool aligned = (uintptr_t)w % (LANES * sizeof(float)) == 0 && ldw % LANES == 0;
+    const bool copy = M > TILE_M && (dtype != MR_DTYPE_F32 || !aligned);
+    const tile_function *const tiles = dtype == MR_DTYPE_F32 || copy ? tiles_f32
+                                       : dtype == MR_DTYPE_F16       ? tiles_f16
+                                                                     : tiles_bf16;
 
     for (size_t n0 = 0; n0 < N; n0 += TILE_N) {
         for (size_t k0 = 0; k0 < K; k0 += BLOCK_K) {
@@ -240,7 +245,7 @@ static void dot_block(float *y, size_t ldy, const float *a, size_t lda, size_t M
             const size_t next_n = p.last ? n0 + TILE_N : n0, next_k = p.last ? 0 : k0 + p.K;
             const size_t next_rows = next_n >= N ? 0 : N - next_n < TILE_N ? N - next_n : TILE_N;
 
-            if (widen)
+            if (copy)
                 widen_panel(&p, dtype, buffer);
 
             for (size_t m = 0, i = 0; m < M; i++) {
@@ -304,8 +309,9 @@ INLINE void sum_tile(const size_t M, const size_t V, float *out, size_t ldo, con
         }
 }
 
-static void weighted_sum(float *out, size_t ldo, const float *weight, size_t ldw, size_t R,
-                         const float *v, size_t ldv, size_t P, size_t D)
+/* P of at most BLOCK_P. */
+static void sum_block(float *out, size_t ldo, const float *weight, size_t ldw, size_t R,
+                      const float *v, size_t ldv, size_t P, size_t D)
 {
     for (size_t d = 0; d < D; d += TILE_N * LANES) {
         const size_t width = D - d < TILE_N * LANES ? D - d : TILE_N * LANES;
@@ -335,6 +341,14 @@ static void weighted_sum(float *out, size_t ldo, const float *weight, size_t ldw
 #undef SUM_TILE
         }
     }
+}
+
+static void weighted_sum(float *out, size_t ldo, const float *weight, size_t ldw, size_t R,
+                         const float *v, size_t ldv, size_t P, size_t D)
+{
+    for (size_t p = 0; p < P; p += BLOCK_P)
+        sum_block(out, ldo, weight + p, ldw, R, v + p * ldv, ldv, P - p < BLOCK_P ? P - p : BLOCK_P,
+                  D);
 }
 
 /* ---- Row functions --------------------------------------------------------------------------- */

@@ -4,8 +4,8 @@
  * a page size of 0 ends in a division by zero. Checked here is what never changes in the life of a
  * file, so that a writer in another process cannot make the look fail. The layout is that of LMDB
  * 0.9 on a 64-bit machine (mdb.c: MDB_page, MDB_meta, MDB_db), numbers in the machine's own order;
- * a file of another data version is left to LMDB, which refuses it. SPDX-License-Identifier:
- * Apache-2.0 */
+ * a file of another data version is left to LMDB, which refuses it.
+ * SPDX-License-Identifier: Apache-2.0 */
 #include "featurestore/lmdb_header.h"
 
 #include <lmdb.h>

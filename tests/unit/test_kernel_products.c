@@ -198,7 +198,7 @@ static void every_half_precision_value_is_widened_exactly(void **state)
 
 static void check_weighted_sum(const mr_kernels *kernels)
 {
-    static const size_t counts[] = {0, 1, 2, 5, 64};
+    static const size_t counts[] = {0, 1, 2, 5, 64, 131};
     enum { R = 5 };
     mr_rng rng = mr_rng_seed(14);
     for (size_t D = 0; D < N_SHORT; D++) {
