@@ -23,6 +23,7 @@
 #include "core/error.h"
 #include "engine/dtype.h"
 #include "engine/model_config.h"
+#include "engine/safetensors.h"
 
 /* The metadata key; its value is "seed 7". */
 #define MR_UNTRAINED_KEY "mixrank.untrained"
@@ -50,5 +51,13 @@ typedef struct {
 /* Makes the folder when it is not there; replaces the two files, each in one step. */
 MR_NODISCARD mr_status mr_untrained_write(const char *folder, const mr_model_config *config,
                                           const mr_untrained_options *opt, mr_error *err);
+
+/* The weights alone, of any model: tensors give names, dtypes and shapes, their data is ignored
+ * (opt->dtype is not looked at). A tensor "...norm...weight" is a norm's. With max_shard_bytes
+ * above 0 and more weights than that, shards of at most so much each and their index, cut as
+ * transformers cuts them; else model.safetensors. */
+MR_NODISCARD mr_status mr_untrained_write_tensors(const char *folder, const mr_tensor *tensors,
+                                                  size_t n, size_t max_shard_bytes,
+                                                  const mr_untrained_options *opt, mr_error *err);
 
 #endif

@@ -16,3 +16,11 @@ mr_test(same_bits TIMEOUT 600 SOURCES unit/test_same_bits.c engine_support.c
         LINK mr_engine LABELS unit threads)
 mr_test(no_alloc ALLOC_GUARD SOURCES unit/test_no_alloc.c engine_support.c
         LINK mr_engine LABELS unit)
+mr_test(tokenizer SOURCES unit/test_tokenizer.c LINK mr_engine LABELS unit)
+mr_test(tokenizer_reference SOURCES unit/test_tokenizer_reference.c LINK mr_engine LABELS unit golden)
+mr_test(tokenizer_refused SOURCES unit/test_tokenizer_refused.c LINK mr_engine LABELS unit)
+mr_test(tokenizer_large TIMEOUT 600 SOURCES unit/test_tokenizer_large.c LINK mr_engine LABELS unit)
+mr_test(tokenizer_threads SOURCES unit/test_tokenizer_threads.c LINK mr_engine LABELS unit threads)
+mr_test(tokenizer_memory SOURCES unit/test_tokenizer_memory.c LINK mr_engine LABELS unit)
+target_link_options(test_tokenizer_memory PRIVATE -Wl,--wrap=malloc -Wl,--wrap=calloc
+                    -Wl,--wrap=realloc)

@@ -256,6 +256,44 @@ static void impossible_options_are_refused(void **state)
     test_folder_free(folder);
 }
 
+static void weights_are_cut_into_shards_that_open_as_one(void **state)
+{
+    (void)state;
+    char *folder = test_folder_new();
+    mr_error err = {0};
+    mr_arena arena = {0};
+    mr_tensor *tensors;
+    size_t n;
+    mr_untrained_options opt = MR_UNTRAINED_OPTIONS_DEFAULT;
+    opt.seed = 9;
+    write_tiny(test_path(folder, "whole"), opt, &tiny()->config);
+    assert_status(mr_model_layout(&tiny()->config, MR_DTYPE_F32, &arena, &tensors, &n, &err), MR_OK,
+                  &err);
+    /* The table of 256 KiB is alone in its shard, being larger than the limit. */
+    assert_status(
+        mr_untrained_write_tensors(test_path(folder, "cut"), tensors, n, 130 * 1024, &opt, &err),
+        MR_OK, &err);
+    char *index = test_file_read(test_path(folder, "cut/model.safetensors.index.json"), NULL);
+    assert_contains(index, "\"model.embed_tokens.weight\": \"model-00001-of-00004.safetensors\"");
+    assert_contains(index, "\"total_size\"");
+    free(index);
+
+    mr_safetensors *whole = open_weights(test_path(folder, "whole"));
+    mr_safetensors *cut = open_weights(test_path(folder, "cut"));
+    assert_int_equal(mr_safetensors_count(cut), n);
+    for (size_t i = 0; i < n; i++) {
+        const mr_tensor *a = mr_safetensors_find(whole, tensors[i].name);
+        const mr_tensor *b = mr_safetensors_find(cut, tensors[i].name);
+        assert_int_equal(a->bytes, b->bytes);
+        assert_memory_equal(a->data, b->data, a->bytes);
+    }
+    assert_string_equal(mr_safetensors_metadata(cut, MR_UNTRAINED_KEY), "seed 9");
+    mr_safetensors_close(whole);
+    mr_safetensors_close(cut);
+    mr_arena_done(&arena);
+    test_folder_free(folder);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -267,6 +305,7 @@ int main(void)
         cmocka_unit_test(known_shapes_have_the_published_number_of_weights),
         cmocka_unit_test(a_shape_survives_its_own_config_json),
         cmocka_unit_test(impossible_options_are_refused),
+        cmocka_unit_test(weights_are_cut_into_shards_that_open_as_one),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
