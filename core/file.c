@@ -174,6 +174,16 @@ mr_status mr_file_writer_open(mr_file_writer *out, const char *path, mr_error *e
         goto out;
     }
     memcpy(writer.path, path, size);
+    /* The rename would put a file in its place: as root that is the end of the machine's /dev/null.
+     */
+    const bool there = stat(path, &old) == 0;
+    if (there && !S_ISREG(old.st_mode)) {
+        status = MR_FAIL(err, INVALID,
+                         "cannot replace '%s': it is %s, expected a regular file or "
+                         "a new name",
+                         path, kind_of(old.st_mode));
+        goto out;
+    }
     /* Not mkstemp: it makes the file private, where a new file should follow the umask. */
     for (int i = 0; i < TEMPORARY_TRIES && fd < 0; i++) {
         snprintf(writer.temporary, size + TEMPORARY_SUFFIX, "%s.tmp-%ld-%u", path, (long)getpid(),
@@ -187,7 +197,7 @@ mr_status mr_file_writer_open(mr_file_writer *out, const char *path, mr_error *e
         goto out;
     }
     /* A file that its owner made private stays private when it is replaced. */
-    if (stat(path, &old) == 0 && S_ISREG(old.st_mode))
+    if (there)
         (void)fchmod(fd, old.st_mode & 0777);
     writer.stream = fdopen(fd, "wb");
     if (!writer.stream) {

@@ -40,7 +40,8 @@ mr_status mr_file_stream(const char *path, mr_file_visit visit, void *context, m
 
 /* Replaces path in one step: temporary file in the same folder, fsync, rename. Never leaves a
  * half-written file under the final name. The permissions of a file that was there are kept; a
- * symbolic link is replaced by the file. */
+ * symbolic link to a file is replaced by the file. INVALID when a folder, pipe or device is there.
+ */
 mr_status mr_file_write(const char *path, const void *data, size_t len, mr_error *err);
 
 /* The same for content that is produced piecewise:

@@ -192,7 +192,7 @@ mr_status mr_catalogue_open(mr_catalogue **out, const char *path, mr_error *err)
         status = add_row(catalogue, row, err);
         if (status != MR_OK)
             mr_error_prefix(err, status, "line %llu of %s", (unsigned long long)reader.line_number,
-                            path);
+                            reader.name);
         json_decref(row);
     }
     mr_jsonl_close(&reader);

@@ -121,6 +121,8 @@ int mr_cmd_encode(int argc, char **argv)
                                  !opt.bundle  ? "--bundle"
                                  : !opt.store ? "--store"
                                               : "--items or --users");
+    if (mr_command_count_stdin((const char *const[]){opt.items, opt.users}, 2) > 1)
+        return mr_command_misuse(help.name, "standard input is one file: --items or --users");
     mr_progress_set_quiet(opt.quiet);
     mr_error err = {0};
     mr_bundle *bundle = NULL;

@@ -18,6 +18,7 @@
 #include "ranker/cli/command.h"
 #include "ranker/cli/rank_print.h"
 #include "ranker/cli/store_items.h"
+#include "ranker/model/parts.h"
 
 typedef struct {
     const char *bundle, *store, *items, *query, *user, *candidates, *requests;
@@ -40,7 +41,7 @@ static const mr_option options[] = {
     MR_OPTION_STRING("items", 'i', "FILE", rank_options, items,
                      "items as JSONL: titles to show, texts for a bundle in text mode"),
     MR_OPTION_LIST("field", 'f', "NAME=TEXT", rank_options, fields,
-                   "a further field of the prompt, such as instruction=...; may be repeated"),
+                   "a further field of the prompt, such as instruction=..."),
     MR_OPTION_STRING("requests", 'r', "FILE", rank_options, requests,
                      "many requests as JSONL: {id?, query, user?, history?, candidates}"),
     MR_OPTION_INT("limit", 0, "N", rank_options, limit, 0, 1e9,
@@ -126,6 +127,8 @@ static mr_status ids_from_lines(rank_state *state, mr_error *err)
         if (len > 0 && !add_id(state, (mr_str){line, (size_t)len}))
             status = MR_FAIL(err, NO_MEMORY, "candidate ids");
     }
+    if (status == MR_OK)
+        status = mr_command_check_stdin(err);
     free(line);
     return status;
 }
@@ -278,6 +281,17 @@ static mr_status read_history(rank_state *state, const json_t *row, mr_rank_requ
     return MR_OK;
 }
 
+static bool uses_field(const mr_bundle *bundle, mr_str name)
+{
+    char text[64];
+    if (name.len >= sizeof text)
+        return false;
+    memcpy(text, name.data, name.len);
+    text[name.len] = '\0';
+    return mr_template_uses_field(bundle->prefix, text) ||
+           mr_template_uses_field(bundle->suffix, text);
+}
+
 static mr_status read_fields(rank_state *state, mr_rank_request *request, mr_error *err)
 {
     const mr_option_list *list = &state->opt->fields;
@@ -288,14 +302,18 @@ static mr_status read_fields(rank_state *state, mr_rank_request *request, mr_err
         const char *equals = strchr(list->value[i], '=');
         if (!equals || equals == list->value[i])
             return MR_FAIL(err, INVALID, "--field '%s': expected NAME=TEXT", list->value[i]);
-        field[i] =
-            (mr_field){{list->value[i], (size_t)(equals - list->value[i])}, mr_str_of(equals + 1)};
+        const mr_str name = {list->value[i], (size_t)(equals - list->value[i])};
+        if (!uses_field(state->bundle, name))
+            return MR_FAIL(err, NOT_FOUND, "the prompt of bundle '%s' has no field '%.*s'",
+                           mr_bundle_name(state->bundle), MR_STR_ARG(name));
+        field[i] = (mr_field){name, mr_str_of(equals + 1)};
     }
     request->fields = (mr_fields){field, list->n};
     return MR_OK;
 }
 
-static mr_status rank_row(rank_state *state, const json_t *row, mr_error *err)
+/* line: of the requests file; 0 for the one request of the command line. */
+static mr_status rank_row(rank_state *state, const json_t *row, uint64_t line, mr_error *err)
 {
     const rank_options *opt = state->opt;
     mr_arena_rewind(&state->arena, (mr_arena_mark){0});
@@ -327,15 +345,16 @@ static mr_status rank_row(rank_state *state, const json_t *row, mr_error *err)
                                 .catalogue = state->catalogue,
                                 .request = &request,
                                 .reply = reply,
-                                .query_id = id};
+                                .query_id = id,
+                                .line = line};
     if (opt->trec)
-        mr_rank_print_trec(&out);
+        status = mr_rank_print_trec(&out, err);
     else if (opt->json)
         mr_rank_print_json(&out);
     else
         mr_rank_print_table(&out);
     mr_rank_reply_free(reply);
-    return MR_OK;
+    return status;
 }
 
 static mr_status rank_file(rank_state *state, mr_error *err)
@@ -353,10 +372,10 @@ static mr_status rank_file(rank_state *state, mr_error *err)
         status = mr_jsonl_next(&reader, &row, err);
         if (status != MR_OK || !row)
             break;
-        status = rank_row(state, row, err);
+        status = rank_row(state, row, reader.line_number, err);
         if (status != MR_OK)
             mr_error_prefix(err, status, "line %llu of %s", (unsigned long long)reader.line_number,
-                            state->opt->requests);
+                            reader.name);
         json_decref(row);
         done++;
         if (bar_wanted)
@@ -388,7 +407,7 @@ static mr_status rank_one(rank_state *state, mr_error *err)
     if (status == MR_OK)
         status = set_argument(row, "user", state->opt->user, err);
     if (status == MR_OK)
-        status = rank_row(state, row, err);
+        status = rank_row(state, row, 0, err);
     json_decref(row);
     return status;
 }
@@ -440,6 +459,10 @@ int mr_cmd_rank(int argc, char **argv)
         return mr_command_misuse(help.name, "give either --json or --trec");
     if (!opt.store && !opt.items && !opt.requests)
         return mr_command_misuse(help.name, "--store or --items is missing: nothing to rank");
+    if (mr_command_count_stdin((const char *const[]){opt.items, opt.requests, opt.candidates}, 3) >
+        1)
+        return mr_command_misuse(help.name,
+                                 "standard input is one file: --items, --requests or --candidates");
 
     mr_progress_set_quiet(opt.quiet);
     rank_state state = {.opt = &opt};

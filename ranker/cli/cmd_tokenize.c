@@ -81,13 +81,15 @@ static mr_status read_ids(const char *line, mr_ids *ids, mr_error *err)
     return status;
 }
 
-static mr_status decode_line(const mr_tokenizer *tok, const tokenize_options *opt, const char *line,
+static mr_status decode_line(const mr_tokenizer *tok, const tokenize_options *opt, mr_str line,
                              mr_error *err)
 {
     mr_ids ids = {0};
     char *text = NULL;
     size_t len = 0;
-    mr_status status = read_ids(line, &ids, err);
+    if (memchr(line.data, '\0', line.len))
+        return MR_FAIL(err, INVALID, "a NUL byte stands among the token ids");
+    mr_status status = read_ids(line.data, &ids, err);
     if (status == MR_OK)
         status = mr_tokenizer_decode(tok, ids.data, ids.n, opt->skip_special, &text, &len, err);
     if (status == MR_OK && opt->json) {
@@ -125,14 +127,17 @@ int mr_cmd_tokenize(int argc, char **argv)
         number++;
         if (len > 0 && line[len - 1] == '\n')
             line[--len] = '\0';
-        mr_status status = opt.decode ? decode_line(tok, &opt, line, &err)
-                                      : encode_line(tok, &opt, (mr_str){line, (size_t)len}, &err);
+        const mr_str text = {line, (size_t)len};
+        mr_status status =
+            opt.decode ? decode_line(tok, &opt, text, &err) : encode_line(tok, &opt, text, &err);
         if (status != MR_OK) {
             mr_error_prefix(&err, status, "line %zu", number);
             code = mr_command_fail(help.name, &err);
             break;
         }
     }
+    if (code == MR_EXIT_OK && mr_command_check_stdin(&err) != MR_OK)
+        code = mr_command_fail(help.name, &err);
     free(line);
     mr_tokenizer_close(tok);
     return code;

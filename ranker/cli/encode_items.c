@@ -149,7 +149,7 @@ mr_status mr_encode_items(mr_encode_state *state, mr_error *err)
             break;
         status = read_item(state, row, err);
         if (status != MR_OK)
-            mr_error_prefix(err, status, "line %" PRIu64 " of %s", reader.line_number, path);
+            mr_error_prefix(err, status, "line %" PRIu64 " of %s", reader.line_number, reader.name);
         json_decref(row);
         if (status == MR_OK && state->n_rows == (size_t)state->opt->batch) {
             status = flush_items(state, err);

@@ -121,7 +121,7 @@ mr_status mr_encode_users(mr_encode_state *state, mr_error *err)
         bool made = false;
         status = encode_user(state, row, &records[n], &made, err);
         if (status != MR_OK)
-            mr_error_prefix(err, status, "line %" PRIu64 " of %s", reader.line_number, path);
+            mr_error_prefix(err, status, "line %" PRIu64 " of %s", reader.line_number, reader.name);
         json_decref(row);
         state->counts.read++;
         n += made;

@@ -2,9 +2,11 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "ranker/cli/rank_print.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 
+#include "core/utf8.h"
 #include "encoders/template.h"
 #include "ranker/cli/command.h"
 
@@ -52,20 +54,50 @@ void mr_rank_print_table(const mr_rank_output *out)
         puts(MR_UNTRAINED_NOTICE);
 }
 
-void mr_rank_print_trec(const mr_rank_output *out)
+/* The columns of a run are apart by blanks. */
+static mr_status check_trec_id(const char *what, mr_str id, mr_error *err)
 {
-    const char *tag = mr_bundle_is_untrained(out->bundle) ? "mixrank-untrained" : "mixrank";
-    for (size_t i = 0; i < out->reply->n_items; i++) {
-        const mr_str id = out->request->candidates[out->reply->items[i].index].id;
-        if (out->query_id.len)
-            mr_command_print_text(stdout, out->query_id);
-        else
-            putchar('q');
-        fputs(" Q0 ", stdout);
-        mr_command_print_text(stdout, id);
-        /* Evaluators sort by score, so the score column must fall with the place. */
-        printf(" %zu %zu %s\n", i + 1, out->reply->n_items - i, tag);
+    const char *why = id.len ? NULL : "is empty";
+    for (size_t i = 0, n; !why && i < id.len; i += n) {
+        uint32_t code = 0;
+        n = mr_utf8_decode(id.data + i, id.len - i, &code);
+        if (n == 0)
+            why = "is not UTF-8";
+        else if (code <= ' ' || (code >= 0x7f && code < 0xa0))
+            why = "has a blank or a control character";
     }
+    if (!why)
+        return MR_OK;
+    return MR_FAIL(err, INVALID, "%s '%.*s' %s, which a TREC run cannot hold; --json can", what,
+                   MR_STR_ARG(id), why);
+}
+
+mr_status mr_rank_print_trec(const mr_rank_output *out, mr_error *err)
+{
+    const mr_rank_reply *reply = out->reply;
+    const mr_candidate *candidates = out->request->candidates;
+    const char *tag = mr_bundle_is_untrained(out->bundle) ? "mixrank-untrained" : "mixrank";
+    char number[32] = "q";
+    mr_str query = out->query_id;
+    if (query.len == 0) {
+        if (out->line)
+            snprintf(number, sizeof number, "q%" PRIu64, out->line);
+        query = mr_str_of(number);
+    }
+    mr_status status = check_trec_id("query id", query, err);
+    for (size_t i = 0; status == MR_OK && i < reply->n_items; i++)
+        status = check_trec_id("item id", candidates[reply->items[i].index].id, err);
+    if (status != MR_OK)
+        return status;
+    for (size_t i = 0; i < reply->n_items; i++) {
+        const mr_str id = candidates[reply->items[i].index].id;
+        /* Evaluators sort by score, so the score column must fall with the place. */
+        fwrite(query.data, 1, query.len, stdout);
+        fputs(" Q0 ", stdout);
+        fwrite(id.data, 1, id.len, stdout);
+        printf(" %zu %zu %s\n", i + 1, reply->n_items - i, tag);
+    }
+    return MR_OK;
 }
 
 static json_t *real_or_null(double value)

@@ -3,8 +3,11 @@
 # SPDX-License-Identifier: Apache-2.0
 . "$(dirname "$0")/lib.sh"
 
+it "gives the hidden states and logits of transformers, with every back end"
 # The reference (tests/data/README.md, "models/") counts hidden states as this does.
-for case in llama-gqa-tied qwen2 qwen3-sharded qwen3-bf16; do
+n=0
+for folder in "$DATA"/models/*/; do
+    case=$(basename "$folder")
     model=$DATA/models/$case
     ids=$("$TENSORS" ids "$model/reference.safetensors" input_ids)
     for backend in scoring blas oracle; do
@@ -15,9 +18,13 @@ for case in llama-gqa-tied qwen2 qwen3-sharded qwen3-bf16; do
     done
     "$TENSORS" compare "$work/scoring.safetensors" "$work/oracle.safetensors" 1e-5 ||
         fail "$case: scoring against the oracle"
+    "$TENSORS" compare "$work/blas.safetensors" "$work/oracle.safetensors" 1e-5 ||
+        fail "$case: blas against the oracle"
+    n=$((n + 1))
 done
+[ "$n" -ge 10 ] || fail "only $n models found"
 
-# Vectors in the place of ids.
+it "puts vectors in the place of ids, bit for bit as masked_scatter does"
 model=$DATA/models/qwen3
 ids=$("$TENSORS" ids "$model/reference.safetensors" input_ids embeds_mask)
 case $ids in
@@ -35,17 +42,18 @@ err_has "embedding slots, but 0 embedding vectors"
 fails forward --model "$model" --ids 1,2 --embeds "$work/embeds.safetensors" --out "$work/none.safetensors"
 err_has "0 embedding slots"
 
-# One and two threads give the same bits.
+it "gives the same bits with one and two threads"
 ok forward --model "$model" --ids 1,2,3,4,5,6,7 --threads 1 --out "$work/one.safetensors"
 ok forward --model "$model" --ids 1,2,3,4,5,6,7 --threads 2 --out "$work/two.safetensors"
 cmp -s "$work/one.safetensors" "$work/two.safetensors" || fail "other bits with two threads"
 
-# Text goes through the model's own tokenizer.
+it "tokenises text with the tokenizer of the model"
 ok forward --model "$DATA/mixed/llm" --text 'red kettle' --out "$work/text.safetensors" --json
 json_valid
 same "$(json tokens)" 3
 same "$("$TENSORS" ids "$work/text.safetensors" input_ids)" "468,67,579"
 
+it "says what is wrong with the input, and leaves no file"
 fails forward --model "$model" --ids 1,two --out "$work/none.safetensors"
 err_has "--ids: 'two' is not a token id or -1"
 fails forward --model "$model" --ids 1,999999 --out "$work/none.safetensors"
@@ -60,9 +68,20 @@ fails forward --model "$model" --ids 1 --out "$work/no/such/folder/x.safetensors
 err_has "no/such/folder"
 [ ! -e "$work/none.safetensors" ] || fail "a failed run left a file"
 
-# Untrained weights say so, in the summary and in the file.
+it "does not replace a pipe or a device by a file"
+mkfifo "$work/pipe" # stands for /dev/null: a bug must not cost the machine its device
+fails forward --model "$model" --ids 1,2 --out "$work/pipe"
+err_has "it is a pipe, expected a regular file or a new name"
+[ -p "$work/pipe" ] || fail "the pipe is gone"
+
+it "fails when the summary cannot be written"
+disk_full forward --model "$model" --ids 1,2 --out "$work/o.safetensors" --json
+
+it "says that weights are untrained, in the summary and in the file"
 ok bundle untrained "$work/b"
 ok forward --model "$work/b/llm" --text x --out "$work/u.safetensors"
 out_has "$notice"
+ok forward --model "$work/b/llm" --text x --out "$work/u.safetensors" --json
+same "$(json notice)" "$notice"
 err_has "$notice"
 grep -qF "$notice" "$work/u.safetensors" || fail "the file does not say that it is untrained"

@@ -245,8 +245,26 @@ static void writing_where_it_cannot_be_done_names_the_place(void **state)
     const char *folder = test_path(*state, "folder");
     assert_int_equal(mkdir(folder, 0777), 0);
     assert_status(mr_file_write(folder, "x", 1, &err), MR_INVALID, &err);
-    assert_contains(err.message, "cannot replace");
+    assert_contains(err.message, "/folder': it is a folder, expected a regular file or a new name");
     assert_int_equal(entries_of(*state), 1);
+}
+
+/* A pipe stands for /dev/null here: a test that fails must not cost the machine its device. */
+static void a_pipe_or_device_is_not_replaced_by_a_file(void **state)
+{
+    mr_error err = {0};
+    struct stat info;
+    const char *pipe_path = test_path(*state, "pipe"), *link_path = test_path(*state, "link");
+    assert_int_equal(mkfifo(pipe_path, 0600), 0);
+    assert_int_equal(symlink("pipe", link_path), 0); /* as /dev/stdout is one */
+    assert_status(mr_file_write(pipe_path, "x", 1, &err), MR_INVALID, &err);
+    assert_contains(err.message, "/pipe': it is a pipe, expected a regular file");
+    assert_status(mr_file_write(link_path, "x", 1, &err), MR_INVALID, &err);
+    assert_int_equal(lstat(pipe_path, &info), 0);
+    assert_true(S_ISFIFO(info.st_mode));
+    assert_int_equal(lstat(link_path, &info), 0);
+    assert_true(S_ISLNK(info.st_mode));
+    assert_int_equal(entries_of(*state), 2);
 }
 
 static void copies_are_exact_also_beyond_one_chunk(void **state)
@@ -357,6 +375,7 @@ int main(void)
         WITH_FOLDER(an_abandoned_writer_leaves_the_old_file),
         WITH_FOLDER(a_write_that_does_not_fit_reports_it_and_keeps_the_old_file),
         WITH_FOLDER(writing_where_it_cannot_be_done_names_the_place),
+        WITH_FOLDER(a_pipe_or_device_is_not_replaced_by_a_file),
         WITH_FOLDER(copies_are_exact_also_beyond_one_chunk),
         WITH_FOLDER(folders_are_made_with_their_parents),
         cmocka_unit_test(paths_join_with_one_slash),
