@@ -25,7 +25,8 @@
 struct mr_projector {
     const char *kind;
     size_t in_dim, hidden_dim, out_dim; /* hidden_dim 0: one layer at most */
-    mr_safetensors *file;               /* owned; NULL: identity */
+    mr_safetensors *owned_file;         /* NULL: borrowed, or identity */
+    const mr_safetensors *file;         /* NULL: identity */
     mr_linear layer[2];                 /* [n_layers] */
     float *bias[2];                     /* owned f32 copies, or NULL */
     int n_layers;
@@ -130,13 +131,9 @@ static mr_status bind_layer(mr_projector *projector, int index, const char *path
     return status;
 }
 
-static mr_status bind_file(mr_projector *projector, const char *path, size_t in_dim, size_t out_dim,
-                           mr_error *err)
+static mr_status bind_file(mr_projector *projector, size_t in_dim, size_t out_dim, mr_error *err)
 {
-    mr_status status = mr_safetensors_open(&projector->file, path, err);
-    if (status != MR_OK)
-        return status;
-
+    const char *path = mr_safetensors_name(projector->file);
     const char *prefix = NULL;
     for (size_t i = 0; i < N_PREFIXES && !prefix; i++) {
         if (has_tensor(projector->file, prefixes[i], 0, "weight"))
@@ -148,7 +145,7 @@ static mr_status bind_file(mr_projector *projector, const char *path, size_t in_
                        "projector; leave the projector out where the encoder's vectors already "
                        "are of the model's width",
                        path, prefixes[0]);
-    status = refuse_unknown(projector->file, prefix, path, err);
+    mr_status status = refuse_unknown(projector->file, prefix, path, err);
     if (status != MR_OK)
         return status;
 
@@ -169,6 +166,20 @@ static mr_status bind_file(mr_projector *projector, const char *path, size_t in_
     return MR_OK;
 }
 
+static mr_status make_identity(mr_projector *projector, size_t in_dim, size_t out_dim,
+                               mr_error *err)
+{
+    projector->kind = "identity";
+    projector->in_dim = in_dim ? in_dim : out_dim;
+    projector->out_dim = out_dim ? out_dim : in_dim;
+    if (projector->in_dim != projector->out_dim || projector->in_dim == 0)
+        return MR_FAIL(err, MISMATCH,
+                       "no projector and vectors of %zu dims where %zu are expected; name a "
+                       "projector file that maps them",
+                       in_dim, out_dim);
+    return MR_OK;
+}
+
 mr_status mr_projector_open(mr_projector **out, const char *path, size_t in_dim, size_t out_dim,
                             mr_error *err)
 {
@@ -178,27 +189,37 @@ mr_status mr_projector_open(mr_projector **out, const char *path, size_t in_dim,
         return MR_FAIL(err, NO_MEMORY, "no memory for a projector");
 
     if (path) {
-        status = bind_file(projector, path, in_dim, out_dim, err);
-        if (status != MR_OK)
-            goto out;
+        status = mr_safetensors_open(&projector->owned_file, path, err);
+        projector->file = projector->owned_file;
+        if (status == MR_OK)
+            status = bind_file(projector, in_dim, out_dim, err);
     } else {
-        projector->kind = "identity";
-        projector->in_dim = in_dim ? in_dim : out_dim;
-        projector->out_dim = out_dim ? out_dim : in_dim;
-        if (projector->in_dim != projector->out_dim || projector->in_dim == 0) {
-            status = MR_FAIL(err, MISMATCH,
-                             "no projector and vectors of %zu dims where %zu are expected; name a "
-                             "projector file that maps them",
-                             in_dim, out_dim);
-            goto out;
-        }
+        status = make_identity(projector, in_dim, out_dim, err);
     }
+    if (status != MR_OK)
+        goto out;
     *out = projector;
     projector = NULL;
 
 out:
     mr_projector_close(projector);
     return status;
+}
+
+mr_status mr_projector_bind(mr_projector **out, const mr_safetensors *file, size_t in_dim,
+                            size_t out_dim, mr_error *err)
+{
+    mr_projector *projector = calloc(1, sizeof *projector);
+    if (!projector)
+        return MR_FAIL(err, NO_MEMORY, "no memory for a projector");
+    projector->file = file;
+    mr_status status = bind_file(projector, in_dim, out_dim, err);
+    if (status != MR_OK) {
+        mr_projector_close(projector);
+        return status;
+    }
+    *out = projector;
+    return MR_OK;
 }
 
 void mr_projector_close(mr_projector *projector)
@@ -209,7 +230,7 @@ void mr_projector_close(mr_projector *projector)
         mr_linear_done(&projector->layer[i]);
         free(projector->bias[i]);
     }
-    mr_safetensors_close(projector->file);
+    mr_safetensors_close(projector->owned_file);
     free(projector);
 }
 

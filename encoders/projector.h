@@ -17,6 +17,7 @@
 #include "core/error.h"
 #include "core/threads.h"
 #include "engine/kernels.h"
+#include "engine/safetensors.h"
 
 typedef struct mr_projector mr_projector;
 
@@ -26,6 +27,9 @@ typedef struct mr_projector mr_projector;
  * mapped. */
 MR_NODISCARD mr_status mr_projector_open(mr_projector **out, const char *path, size_t in_dim,
                                          size_t out_dim, mr_error *err);
+/* The same for weights that are open already: file is borrowed until close. */
+MR_NODISCARD mr_status mr_projector_bind(mr_projector **out, const mr_safetensors *file,
+                                         size_t in_dim, size_t out_dim, mr_error *err);
 void mr_projector_close(mr_projector *projector); /* NULL is fine */
 
 const char *mr_projector_kind(const mr_projector *projector); /* "identity", "linear", "mlp" */

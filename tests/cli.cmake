@@ -17,4 +17,12 @@ mr_cli_test(forward)
 mr_cli_test(encode)
 mr_cli_test(rank)
 mr_cli_test(bundle)
+mr_cli_test(caption)
 mr_cli_test(rss)
+
+# The same program against others on the same input; python.sh says why where it is skipped.
+add_test(NAME interop_forward
+  COMMAND sh ${CMAKE_CURRENT_SOURCE_DIR}/interop/python.sh "torch transformers safetensors"
+    ${CMAKE_CURRENT_SOURCE_DIR}/interop/compare_forward.py $<TARGET_FILE:mixrank>
+    ${CMAKE_CURRENT_SOURCE_DIR}/data)
+set_tests_properties(interop_forward PROPERTIES LABELS interop TIMEOUT 300 SKIP_RETURN_CODE 77)

@@ -6,3 +6,11 @@ mr_test(template_budget SOURCES unit/test_template_budget.c LINK mr_encoders LAB
 mr_test(projector SOURCES unit/test_projector.c LINK mr_encoders LABELS unit golden threads
         ALLOC_GUARD)
 mr_test(text_encoder SOURCES unit/test_text_encoder.c LINK mr_encoders LABELS unit golden threads)
+mr_test(clip ALLOC_GUARD SOURCES unit/test_clip.c vision_support.c LINK mr_encoders
+        LABELS unit golden threads)
+mr_test(llava ALLOC_GUARD SOURCES unit/test_llava.c vision_support.c LINK mr_encoders
+        LABELS unit golden)
+mr_test(llava_refused SOURCES unit/test_llava_refused.c vision_support.c LINK mr_encoders
+        LABELS unit)
+mr_test(image SOURCES unit/test_image.c LINK mr_encoders LABELS unit golden)
+mr_test(image_hostile SOURCES unit/test_image_hostile.c LINK mr_encoders LABELS unit)

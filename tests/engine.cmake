@@ -16,6 +16,7 @@ mr_test(same_bits TIMEOUT 600 SOURCES unit/test_same_bits.c engine_support.c
         LINK mr_engine LABELS unit threads)
 mr_test(no_alloc ALLOC_GUARD SOURCES unit/test_no_alloc.c engine_support.c
         LINK mr_engine LABELS unit)
+mr_test(sampler ALLOC_GUARD SOURCES unit/test_sampler.c LINK mr_engine LABELS unit)
 mr_test(tokenizer SOURCES unit/test_tokenizer.c LINK mr_engine LABELS unit)
 mr_test(tokenizer_reference SOURCES unit/test_tokenizer_reference.c LINK mr_engine LABELS unit golden)
 mr_test(tokenizer_refused SOURCES unit/test_tokenizer_refused.c LINK mr_engine LABELS unit)

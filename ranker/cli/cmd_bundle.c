@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/file.h"
+#include "encoders/llava_untrained.h"
 #include "encoders/space.h"
 #include "ranker/cli/command.h"
 #include "ranker/model/bundle_write.h"
@@ -219,6 +221,8 @@ static int run_show(int argc, char **argv)
         mr_command_print_json(describe(bundle));
     else
         print_bundle(bundle);
+    if (bundle->untrained)
+        mr_command_warn_untrained(help.name, !opt.json);
     mr_bundle_close(bundle);
     return MR_EXIT_OK;
 }
@@ -263,7 +267,8 @@ static int run_from_reranker(int argc, char **argv)
     return done(help.name, status, &err, "created", argv[2], opt.json);
 }
 
-#define SHAPES "tiny, qwen3-0.6b, qwen2.5-0.5b, smollm2-135m or llama-3.2-1b"
+#define SHAPES       "tiny, qwen3-0.6b, qwen2.5-0.5b, smollm2-135m or llama-3.2-1b"
+#define LLAVA_SHAPES "llava-tiny or llava-1.5-7b"
 
 /* ---- untrained ------------------------------------------------------------------------------- */
 
@@ -273,10 +278,32 @@ typedef struct {
     bool force, json;
 } untrained_options;
 
+/* Not a bundle, but random weights too: what `mixrank caption` can be tried with. */
+static int write_llava(const char *command, const mr_llava_shape *shape, const char *folder,
+                       const untrained_options *opt)
+{
+    mr_error err = {0};
+    mr_status status = MR_OK;
+    if (mr_file_exists(folder) && !opt->force)
+        status = MR_FAIL(&err, EXISTS, "'%s' is already there; --force replaces its files", folder);
+    if (status == MR_OK)
+        status = mr_llava_untrained_write(folder, shape, (uint64_t)opt->seed, &err);
+    if (status != MR_OK)
+        return mr_command_fail(command, &err);
+    if (opt->json)
+        mr_command_print_json(json_pack("{s:s, s:s, s:o, s:b}", "done", "created", "shape",
+                                        shape->name, "folder",
+                                        mr_command_json_text(mr_str_of(folder)), "untrained", 1));
+    else
+        printf("created %s, for mixrank caption\n", folder);
+    return MR_EXIT_OK;
+}
+
 static int run_untrained(int argc, char **argv)
 {
     static const mr_option options[] = {
-        MR_OPTION_STRING("shape", 0, "NAME", untrained_options, shape, SHAPES),
+        MR_OPTION_STRING("shape", 0, "NAME", untrained_options, shape,
+                         SHAPES "; " LLAVA_SHAPES ": a folder for mixrank caption (14 GB)"),
         MR_OPTION_INT("seed", 0, "N", untrained_options, seed, 0, 9e15, "seed of the weights"),
         MR_OPTION_INT("item-tokens", 0, "T", untrained_options, item_tokens, 1, 50,
                       "embedding tokens of an item"),
@@ -297,10 +324,13 @@ static int run_untrained(int argc, char **argv)
         return code;
     if (n != 1)
         return mr_command_misuse(help.name, "give one folder to create");
+    const mr_llava_shape *llava = mr_llava_shape_find(opt.shape);
+    if (llava)
+        return write_llava(help.name, llava, argv[1], &opt);
     const mr_untrained_shape *shape = mr_untrained_find(opt.shape);
     if (!shape)
-        return mr_command_misuse(help.name, "--shape '%s' is not known; known are %s", opt.shape,
-                                 SHAPES);
+        return mr_command_misuse(help.name, "--shape '%s' is not known; known are %s; %s",
+                                 opt.shape, SHAPES, LLAVA_SHAPES);
     mr_error err = {0};
     const mr_untrained_bundle_options write = {.shape = shape,
                                                .dtype = shape->dtype,

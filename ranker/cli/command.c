@@ -2,12 +2,14 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "ranker/cli/command.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "core/file.h"
 #include "core/strbuf.h"
 #include "core/utf8.h"
 #include "ranker/model/bundle.h"
@@ -68,7 +70,9 @@ int mr_command_dispatch(const char *program, const char *intro, const mr_command
 
 int mr_command_fail(const char *command, const mr_error *err)
 {
-    fprintf(stderr, "mixrank %s: %s\n", command, err->message);
+    fprintf(stderr, "mixrank %s: ", command);
+    mr_command_print_text(stderr, mr_str_of(err->message)); /* it may quote an id or a path */
+    fputc('\n', stderr);
     return MR_EXIT_FAILED;
 }
 
@@ -81,6 +85,20 @@ int mr_command_misuse(const char *command, const char *fmt, ...)
     va_end(ap);
     fprintf(stderr, "\n'mixrank %s --help' shows how it is used\n", command);
     return MR_EXIT_USAGE;
+}
+
+mr_status mr_command_check_stdin(mr_error *err)
+{
+    /* Not ferror: a line too long for the memory does not set it. */
+    return feof(stdin) ? MR_OK : mr_file_fail(err, errno, "read", "standard input");
+}
+
+int mr_command_count_stdin(const char *const *paths, size_t n)
+{
+    int count = 0;
+    for (size_t i = 0; i < n; i++)
+        count += paths[i] && strcmp(paths[i], "-") == 0;
+    return count;
 }
 
 void mr_command_print_json(json_t *value)

@@ -24,6 +24,7 @@ typedef struct {
 } mr_command;
 
 int mr_cmd_bundle(int argc, char **argv);
+int mr_cmd_caption(int argc, char **argv);
 int mr_cmd_check(int argc, char **argv);
 int mr_cmd_encode(int argc, char **argv);
 int mr_cmd_forward(int argc, char **argv);
@@ -45,6 +46,12 @@ int mr_command_dispatch(const char *program, const char *intro, const mr_command
 int mr_command_fail(const char *command, const mr_error *err);
 /* The same for a mistake in the call, with a pointer to --help; returns MR_EXIT_USAGE. */
 int mr_command_misuse(const char *command, const char *fmt, ...) MR_PRINTF(2, 3);
+
+/* The command reads lines of standard input with getline, which ends at a failure as it does at the
+ * end: IO when it was a failure. */
+mr_status mr_command_check_stdin(mr_error *err);
+/* How many of the n arguments are "-", standard input, which can be read once; NULL is none. */
+int mr_command_count_stdin(const char *const *paths, size_t n);
 
 /* One compact line on standard output; takes ownership of value. */
 void mr_command_print_json(json_t *value);

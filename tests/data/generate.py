@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Writes the reference data of this folder: what transformers, PyTorch and tokenizers compute.
+"""Writes the reference data of this folder: what transformers, PyTorch, tokenizers
+and Pillow compute.
 
-    python tests/data/generate.py           writes the five folders named below
+    python tests/data/generate.py           writes the folders named below
     python tests/data/generate.py --check   changes nothing: writes a second copy to a temporary
                                             folder, compares it with this one byte by byte, and
                                             checks the results in other ways
@@ -19,7 +20,7 @@ from pathlib import Path
 sys.dont_write_bytecode = True
 
 HERE = Path(__file__).resolve().parent
-FOLDERS = ["models", "tokenizers", "reranker", "mixed", "projectors"]
+FOLDERS = ["models", "tokenizers", "reranker", "mixed", "projectors", "images", "clip", "llava"]
 
 
 def require_versions() -> None:
@@ -32,9 +33,12 @@ def require_versions() -> None:
 
 
 def write_all(root: Path) -> None:
-    from generator import mixed, model_cases, projectors, reranker, tokenizer_files
+    from generator import (
+        clip_cases, images, llava_cases, mixed, model_cases, projectors, reranker, tokenizer_files,
+    )
 
-    for part in (tokenizer_files, model_cases, reranker, mixed, projectors):
+    for part in (tokenizer_files, model_cases, reranker, mixed, projectors, images, clip_cases,
+                 llava_cases):
         part.write(root)
     for path in files(root):
         (root / path).chmod(0o644)  # safetensors leaves its files to their owner alone

@@ -9,7 +9,7 @@ import numpy as np
 from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_torch_file
 
-from . import mixed, model_cases, oracle, projectors
+from . import clip_cases, llava_cases, mixed, model_cases, oracle, oracle_vision, projectors
 from .common import load, run
 
 # Of the largest absolute value in a tensor. The oracle works in double precision, so this is
@@ -100,6 +100,32 @@ def check_projector(folder: Path) -> str:
     return f"{folder.name:24} within {worst:.1e} of double precision"
 
 
+def check_clip(case: clip_cases.Case, folder: Path) -> str:
+    stored = load_file(folder / "reference.safetensors")
+    exact = oracle_vision.clip(folder, stored)
+    inputs = {name for name in stored if name.endswith(("pixel_values", "input_ids"))}
+    assert exact.keys() == stored.keys() - inputs, folder
+    worst = max(relative_difference(stored[name], value) for name, value in exact.items())
+    assert worst < TOLERANCE, (folder, worst)
+    return f"clip {case.name:19} within {worst:.1e} of double precision  ({case.note})"
+
+
+def check_llava(case: llava_cases.Case, folder: Path) -> str:
+    stored = load_file(folder / "reference.safetensors")
+    worst, least = 0.0, math.inf
+    for r in range(len(llava_cases.PROMPTS)):
+        prompt = {name.removeprefix(f"{r}."): value for name, value in stored.items()
+                  if name.startswith(f"{r}.")}
+        exact = oracle_vision.llava(folder, prompt)
+        gaps = exact.pop("answer_gaps")
+        assert np.abs(gaps - prompt["answer_gaps"]).max() < 1e-4, folder
+        least = min(least, float(gaps.min()))
+        worst = max(worst, *(relative_difference(prompt[n], v) for n, v in exact.items()))
+    assert worst < TOLERANCE and least > llava_cases.LEAST_GAP, (folder, worst, least)
+    return (f"llava {case.name:18} within {worst:.1e} of double precision, "
+            f"least gap {least:.1e}  ({case.note})")
+
+
 def check(root: Path) -> None:
     for case in model_cases.CASES:
         print(check_model(case, root / "models" / case.name))
@@ -107,3 +133,7 @@ def check(root: Path) -> None:
     print(check_mixed(root / "mixed"))
     for case in projectors.CASES:
         print(check_projector(root / "projectors" / case))
+    for case in clip_cases.CASES:
+        print(check_clip(case, root / "clip" / case.name))
+    for case in llava_cases.CASES:
+        print(check_llava(case, root / "llava" / case.name))

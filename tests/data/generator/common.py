@@ -73,7 +73,7 @@ def fill_weights(model: torch.nn.Module, case: str) -> None:
         else:
             mean, std = 0.0, 0.2
         value = mean + normal(tuple(parameter.shape), std, case, name)
-        parameter.data = torch.from_numpy(value.astype(np.float32))
+        parameter.data = torch.from_numpy(np.asarray(value, np.float32))
 
 
 def load(folder: Path, dtype: torch.dtype = torch.float32):

@@ -55,7 +55,11 @@ def softmax(x: np.ndarray) -> np.ndarray:
 def forward(folder: Path, ids=None, embeds=None) -> dict:
     """What common.run returns, computed independently."""
     config = json.loads((folder / "config.json").read_text())
-    weights = read_weights(folder)
+    return run(config, read_weights(folder), ids, embeds)
+
+
+def run(config: dict, weights: dict[str, np.ndarray], ids=None, embeds=None) -> dict:
+    """The same of a configuration and weights under names without "model."."""
     heads = config["num_attention_heads"]
     kv_heads = config.get("num_key_value_heads") or heads
     head_dim = config.get("head_dim") or config["hidden_size"] // heads
