@@ -1,9 +1,9 @@
 /* image_jpeg.c - the structure of a JPEG (ITU-T T.81, annex B): markers, dimensions, tables, scans.
  *
- * stb_image decodes a file that is cut short as far as it goes and calls that a picture, lets
- * Huffman tables overflow, and repeats scans for as long as there are any: a few bytes each, all
- * blocks of the picture. So the markers are walked first, in exactly the order in which stb_image
- * meets them: inside a scan only FF 00 and restart markers are data.
+ * stb_image lets Huffman tables of more than 256 symbols overflow, and repeats scans for as long as
+ * there are any: a few bytes each, all blocks of the picture. So the markers are walked first, in
+ * exactly the order in which stb_image meets them: inside a scan only FF 00 and restart markers are
+ * data. A file without its end marker is refused before it costs anything.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "encoders/image_private.h"
 

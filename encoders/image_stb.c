@@ -4,8 +4,8 @@
  *
  *  - Inflating a PNG doubles the output for as long as there is input. So it allocates through a
  *    budget, per thread, that the caller derives from the dimensions.
- *  - A JPEG without data for a component, or cut short, shows what malloc left behind. So memory
- *    is zeroed.
+ *  - A JPEG without data for a component, or with a scan that ends early, shows what malloc left
+ *    behind. So memory is zeroed.
  *  - Huffman tables of more than 256 symbols overflow, and palette indices beyond the palette read
  *    the stack. image_jpeg.c and image_png.c let neither pass.
  *  - Sums of corrupt coefficients overflow an int: this file is compiled with -fwrapv, and without

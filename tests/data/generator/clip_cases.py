@@ -67,8 +67,8 @@ CASES = [
                                vision={"num_attention_heads": 2, "num_hidden_layers": 4}),
          "F16 on disk; grid 3 x 3; head size 16", dtype=torch.float16, texts=TEXTS_BY_EOS[:2]),
     Case("vision-only", config(28, 14, "quick_gelu", 24),
-         "a CLIPVisionModel, BF16 on disk: model_type clip_vision_model, names without a prefix, no text "
-         "tower and no projections",
+         "a CLIPVisionModel, BF16 on disk: model_type clip_vision_model, names without a prefix, "
+         "no text tower and no projections",
          dtype=torch.bfloat16, vision_only=True),
 ]
 

@@ -124,7 +124,7 @@ def png(samples: np.ndarray, colour: int, depth: int = 8, interlaced: bool = Fal
 def bmp(samples: np.ndarray, bits: int, colours: np.ndarray | None = None, top_down: bool = False,
         masks: tuple[int, ...] | None = None, core: bool = False, gap: int = 0,
         compression: int | None = None) -> bytes:
-    """samples is [height, width, channels], channels as R, G, B(, X), or [height, width] of indices.
+    """samples is [height, width, channels], as R, G, B(, X), or [height, width] of indices.
 
     masks writes a V4 header with bit fields, core the header of OS/2; gap is the number of unused
     bytes in front of the pixels.

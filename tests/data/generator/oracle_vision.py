@@ -13,7 +13,7 @@ from . import oracle
 SPELLINGS = [
     (r"^(model\.)?vision_tower\.(vision_model\.)?", "vision."),
     (r"^(model\.)?multi_modal_projector\.", "projector."),
-    (r"^(language_model\.model\.|language_model\.(?!lm_head)|model\.language_model\.)", "language."),
+    (r"^(language_model\.(model\.|(?!lm_head))|model\.language_model\.)", "language."),
     (r"^(language_model\.)?lm_head\.", "language.lm_head."),
     (r"^vision_model\.", "vision."),
     (r"^text_model\.", "text."),
