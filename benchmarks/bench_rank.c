@@ -118,7 +118,8 @@ static mr_status time_row(const char *what, mr_ranker *ranker, const mr_bundle *
     mr_rank_work work = {0};
     while (status == MR_OK && bench_more(&clock)) {
         mr_rank_reply *reply = NULL;
-        /* Another query each time, so that the prefix is never found in the cache. */
+        /* Another query each time: only the instruction in front of it is found in the cache, as
+         * it is for a service ("tokens" counts what was computed). */
         query[0] = (char)('b' + clock.started % 24);
         bench_tick(&clock);
         status = mr_ranker_rank(ranker, request, &reply, err);
