@@ -1,17 +1,8 @@
 /* half.c - see half.h.
  *
- * binary16 is 1 sign, 5 exponent and 10 fraction bits; binary32 has 8 and 23. So an exponent moves
- * by 127 - 15 = 112 and a fraction by 13 bits. Integer arithmetic throughout but for one exact
- * subtraction of normal numbers, so that a process that flushes subnormals to zero gets the same.
+ * Integer arithmetic throughout, so that a process that flushes subnormals to zero gets the same.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "core/half.h"
-
-static float from_bits(uint32_t bits)
-{
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
 
 static uint32_t to_bits(float value)
 {
@@ -26,21 +17,6 @@ static uint32_t shift_rounded(uint32_t bits, int shift)
     uint32_t half = UINT32_C(1) << (shift - 1);
     uint32_t odd = (bits >> shift) & 1;
     return (bits + half - 1 + odd) >> shift;
-}
-
-float mr_f16_to_f32(uint16_t bits)
-{
-    uint32_t sign = (uint32_t)(bits & 0x8000u) << 16;
-    uint32_t magnitude = bits & 0x7fffu;
-    uint32_t wide;
-    if (magnitude >= 0x7c00u) /* infinity and NaN: the largest exponent stays the largest */
-        wide = magnitude << 13 | UINT32_C(0x7f800000);
-    else if (magnitude >= 0x0400u)
-        wide = (magnitude << 13) + (UINT32_C(112) << 23);
-    else /* fraction * 2^-24, as (2^-14 + fraction * 2^-24) - 2^-14 */
-        wide = to_bits(from_bits(magnitude << 13 | UINT32_C(113) << 23) -
-                       from_bits(UINT32_C(113) << 23));
-    return from_bits(sign | wide);
 }
 
 uint16_t mr_f32_to_bf16(float value)
