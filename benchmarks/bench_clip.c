@@ -1,6 +1,6 @@
 /* bench_clip.c - the CLIP vision tower at the shape of ViT-L/14-336, against the machine's limit.
  *
- *     bench_clip [--threads N] [--dtype F32|F16|BF16] [--seconds S]
+ *     bench_clip [--threads N] [--batch N] [--dtype F32|F16|BF16] [--seconds S]
  *
  * Writes a tower with random weights into a temporary folder, and prints a JSON line for each back
  * end and number of pictures in a pass: pictures a second, GFLOP/s, and their share of the f32 peak
@@ -26,7 +26,7 @@ enum { TYPE_F32, TYPE_F16, TYPE_BF16 };
 static const char *const type_names[] = {"F32", "F16", "BF16", NULL};
 
 typedef struct {
-    int64_t threads;
+    int64_t threads, batch;
     double seconds;
     int type;
 } options;
@@ -34,6 +34,8 @@ typedef struct {
 static const mr_option option_table[] = {
     MR_OPTION_INT("threads", 't', "N", options, threads, 0, MR_MAX_THREADS,
                   "threads; 0: the CPUs of this process"),
+    MR_OPTION_INT("batch", 'b', "N", options, batch, 0, MAX_BATCH,
+                  "pictures in a pass; 0: 1, 2 and 8"),
     MR_OPTION_REAL("seconds", 's', "S", options, seconds, 0.01, 600, "least time per figure"),
     MR_OPTION_CHOICE("dtype", 'd', "TYPE", options, type, type_names, "how weights are stored"),
     MR_OPTION_END,
@@ -91,9 +93,9 @@ static int figures(const options *opt, const char *folder, mr_pool *pool, mr_gem
                    peak_rate peak, const float *pixels, float *features, const float *expected,
                    size_t n_expected)
 {
-    static const size_t batches[] = {1, 4, MAX_BATCH};
+    static const size_t batches[] = {1, 2, MAX_BATCH};
     for (size_t i = 0; i < sizeof batches / sizeof *batches; i++) {
-        const size_t batch = batches[i];
+        const size_t batch = opt->batch ? (size_t)opt->batch : batches[i];
         mr_clip *clip = open_tower(folder, gemm, NULL, pool, batch);
         const mr_clip_vision_config *config = mr_clip_vision(clip);
         run(clip, pixels, 1, 1, features);
@@ -130,6 +132,8 @@ static int figures(const options *opt, const char *folder, mr_pool *pool, mr_gem
                1e-6 * (double)mr_clip_bytes(clip), 1e-3 * (double)usage.ru_maxrss, clock.n, error);
         bench_line_end();
         mr_clip_close(clip);
+        if (opt->batch)
+            break;
     }
     return 0;
 }

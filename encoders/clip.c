@@ -10,9 +10,9 @@
 #include "encoders/clip_private.h"
 #include "engine/untrained.h"
 
-#define ALIGN              64
-#define DEFAULT_MAX_IMAGES 8
-#define MOST_IMAGES        1024
+#define ALIGN       64
+#define MOST_IMAGES 1024
+#define PASS_ROWS   1024 /* fill the kernels; more rows of a pass only fall out of the caches */
 
 /* ---- config.json ----------------------------------------------------------------------------- */
 
@@ -207,7 +207,8 @@ mr_status mr_clip_bind(mr_clip **out, const mr_safetensors *file,
     clip->gemm = opt->gemm;
     clip->kernels = opt->kernels ? opt->kernels : mr_kernels_select();
     clip->pool = opt->pool;
-    clip->max_images = opt->max_images ? opt->max_images : DEFAULT_MAX_IMAGES;
+    const size_t positions = (size_t)vision->grid * (size_t)vision->grid + 1;
+    clip->max_images = opt->max_images ? opt->max_images : (PASS_ROWS + positions - 1) / positions;
 
     status = mr_clip_bind_vision(clip, err);
     if (status == MR_OK && opt->text)

@@ -59,8 +59,9 @@ typedef struct {
     mr_gemm_kind gemm; /* MR_GEMM_BLAS for bulk; MR_GEMM_SCORING for the same bits in any batch */
     const mr_kernels *kernels; /* NULL: the best */
     mr_pool *pool;             /* borrowed; NULL: one thread */
-    size_t max_images;         /* of one pass; larger calls are cut. 0: 8; at most 1024 */
-    bool text;                 /* bind the text tower too */
+    size_t max_images; /* of one pass; larger calls are cut; at most 1024. 0: as many as make 1024
+                        * rows: 2 of ViT-L/14-336, 21 of ViT-B/32 */
+    bool text;         /* bind the text tower too */
 } mr_clip_options;
 
 /* folder: config.json with model_type clip, clip_vision_model or llava, and the weights. */

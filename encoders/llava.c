@@ -71,8 +71,7 @@ static mr_status open_parts(mr_llava *llava, const char *folder, const mr_llava_
         return status;
 
     const mr_llava_config *config = &llava->config;
-    const mr_clip_options clip_options = {
-        .kernels = opt->kernels, .pool = opt->pool, .max_images = MR_LLAVA_PASS_IMAGES};
+    const mr_clip_options clip_options = {.kernels = opt->kernels, .pool = opt->pool};
     status = mr_clip_bind(&llava->clip, llava->file, &config->vision, NULL, &clip_options, err);
     if (status == MR_OK)
         status = mr_projector_bind(&llava->projector, llava->file, (size_t)config->vision.C,

@@ -146,8 +146,7 @@ static mr_status preprocess(const mr_llava *llava, const mr_llava_image *file, f
     return status;
 }
 
-/* All pictures of a request as vectors for the language model, in *projected for free(); as many at
- * a time as share a pass of the tower. */
+/* All pictures of a request as vectors for the language model, in *projected for free(). */
 static mr_status encode_images(mr_llava *llava, const mr_llava_request *request, float **projected,
                                mr_llava_report *report, mr_error *err)
 {

@@ -8,7 +8,7 @@
 #include "encoders/projector.h"
 
 #define MR_LLAVA_MAX_ENDS    16
-#define MR_LLAVA_PASS_IMAGES 4 /* pictures that share GEMMs */
+#define MR_LLAVA_PASS_IMAGES 4 /* pictures whose pixels are in memory together */
 
 typedef struct {
     mr_clip_vision_config vision;

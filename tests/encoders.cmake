@@ -8,6 +8,7 @@ mr_test(projector SOURCES unit/test_projector.c LINK mr_encoders LABELS unit gol
 mr_test(text_encoder SOURCES unit/test_text_encoder.c LINK mr_encoders LABELS unit golden threads)
 mr_test(clip ALLOC_GUARD SOURCES unit/test_clip.c vision_support.c LINK mr_encoders
         LABELS unit golden threads)
+mr_test(clip_folders SOURCES unit/test_clip_folders.c vision_support.c LINK mr_encoders LABELS unit)
 mr_test(llava ALLOC_GUARD SOURCES unit/test_llava.c vision_support.c LINK mr_encoders
         LABELS unit golden)
 mr_test(llava_refused SOURCES unit/test_llava_refused.c vision_support.c LINK mr_encoders
