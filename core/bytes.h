@@ -34,6 +34,13 @@ static inline bool mr_str_equal(mr_str a, mr_str b)
     return a.len == b.len && (a.len == 0 || memcmp(a.data, b.data, a.len) == 0);
 }
 
+/* Both terminated. */
+static inline bool mr_ends_with(const char *text, const char *end)
+{
+    const size_t n = strlen(text), m = strlen(end);
+    return n >= m && strcmp(text + n - m, end) == 0;
+}
+
 /* A named text, and a list of them: a query, a title. All borrowed. */
 typedef struct {
     mr_str name;
@@ -63,6 +70,11 @@ static inline bool mr_size_add(size_t a, size_t b, size_t *out)
         return false;
     *out = a + b;
     return true;
+}
+
+static inline size_t mr_size_max(size_t a, size_t b)
+{
+    return a > b ? a : b;
 }
 
 static inline size_t mr_size_round_up(size_t n, size_t multiple)

@@ -7,10 +7,10 @@
 
 #include "core/bytes.h"
 #include "core/file.h"
+#include "core/layout.h"
 #include "encoders/clip_private.h"
 #include "engine/untrained.h"
 
-#define ALIGN       64
 #define MOST_IMAGES 1024
 #define PASS_ROWS   1024 /* fill the kernels; more rows of a pass only fall out of the caches */
 
@@ -105,33 +105,7 @@ mr_status mr_clip_llava_vision_config(mr_clip_vision_config *out, const char *na
 
 /* ---- Scratch --------------------------------------------------------------------------------- */
 
-/* Hands out parts of one allocation. Laid out twice: without a base to find the size, then with. */
-typedef struct {
-    char *base;
-    size_t used;
-    bool overflow;
-} layout;
-
-static void *part(layout *l, size_t rows, size_t columns, size_t size)
-{
-    size_t bytes, end;
-    if (!mr_size_mul(rows, columns, &bytes) || !mr_size_mul(bytes, size, &bytes) ||
-        !mr_size_add(bytes, ALIGN - 1, &bytes) ||
-        !mr_size_add(l->used, bytes / ALIGN * ALIGN, &end)) {
-        l->overflow = true;
-        return NULL;
-    }
-    void *p = l->base ? l->base + l->used : NULL;
-    l->used = end;
-    return p;
-}
-
-static size_t larger(size_t a, size_t b)
-{
-    return a > b ? a : b;
-}
-
-static void lay_out(mr_clip *clip, layout *l)
+static void lay_out(mr_clip *clip, mr_layout *l)
 {
     const mr_clip_vision_config *config = &clip->vision_config;
     const size_t patches = (size_t)config->grid * (size_t)config->grid;
@@ -141,45 +115,43 @@ static void lay_out(mr_clip *clip, layout *l)
     const size_t vision_rows = clip->max_images * (patches + 1);
     const size_t text_rows = clip->has_text ? (size_t)clip->text_config.max_positions : 0;
 
-    const size_t narrow = larger(vision_rows * vision->C, text_rows * text->C);
-    const size_t wide = larger(
-        larger(vision_rows * mr_clip_wide_columns(vision), text_rows * mr_clip_wide_columns(text)),
-        clip->max_images * patches * patch);
-    clip->x = part(l, narrow, 1, sizeof(float));
-    clip->h = part(l, narrow, 1, sizeof(float));
-    clip->wide = part(l, wide, 1, sizeof(float));
-    clip->pooled = part(l, larger(clip->max_images * vision->C, text->C), 1, sizeof(float));
+    const size_t narrow = mr_size_max(vision_rows * vision->C, text_rows * text->C);
+    const size_t wide = mr_size_max(mr_size_max(vision_rows * mr_clip_wide_columns(vision),
+                                                text_rows * mr_clip_wide_columns(text)),
+                                    clip->max_images * patches * patch);
+    clip->x = mr_layout_part(l, narrow, 1, sizeof(float));
+    clip->h = mr_layout_part(l, narrow, 1, sizeof(float));
+    clip->wide = mr_layout_part(l, wide, 1, sizeof(float));
+    clip->pooled =
+        mr_layout_part(l, mr_size_max(clip->max_images * vision->C, text->C), 1, sizeof(float));
 
-    const size_t widest =
-        larger(larger(larger(vision->F, vision->C), larger(text->F, text->C)),
-               larger(larger((size_t)config->projection_dim,
-                             clip->has_text ? (size_t)clip->text_config.projection_dim : 0),
-                      patch));
-    clip->gemm_scratch = part(l, 1,
-                              mr_gemm_scratch_bytes(clip->gemm, larger(vision_rows, text_rows),
-                                                    widest, widest, (int)threads),
-                              1);
+    const size_t widest = mr_size_max(
+        mr_size_max(mr_size_max(vision->F, vision->C), mr_size_max(text->F, text->C)),
+        mr_size_max(mr_size_max((size_t)config->projection_dim,
+                                clip->has_text ? (size_t)clip->text_config.projection_dim : 0),
+                    patch));
+    clip->gemm_scratch =
+        mr_layout_part(l, 1,
+                       mr_gemm_scratch_bytes(clip->gemm, mr_size_max(vision_rows, text_rows),
+                                             widest, widest, (int)threads),
+                       1);
     clip->attention_floats =
-        mr_size_round_up(larger(mr_clip_attention_floats(vision, patches + 1),
-                                text_rows ? mr_clip_attention_floats(text, text_rows) : 0),
-                         ALIGN / sizeof(float));
-    clip->attention_scratch = part(l, threads, clip->attention_floats, sizeof(float));
+        mr_size_round_up(mr_size_max(mr_clip_attention_floats(vision, patches + 1),
+                                     text_rows ? mr_clip_attention_floats(text, text_rows) : 0),
+                         MR_LAYOUT_ALIGN / sizeof(float));
+    clip->attention_scratch = mr_layout_part(l, threads, clip->attention_floats, sizeof(float));
 }
 
 static mr_status allot(mr_clip *clip, mr_error *err)
 {
-    layout plan = {0};
+    mr_layout plan = {0}, real;
     lay_out(clip, &plan);
-    if (!plan.overflow && plan.used <= SIZE_MAX - ALIGN) {
-        clip->bytes = plan.used + ALIGN;
-        clip->memory = calloc(1, clip->bytes);
-    }
+    clip->memory = mr_layout_allocate(&plan, &real, &clip->bytes);
     if (!clip->memory)
         return MR_FAIL(err, NO_MEMORY,
                        "scratch for %zu pictures of %d x %d patches (%zu bytes); ask for fewer",
                        clip->max_images, clip->vision_config.grid, clip->vision_config.grid,
                        plan.overflow ? SIZE_MAX : plan.used);
-    layout real = {.base = (char *)clip->memory + (size_t)(-(uintptr_t)clip->memory % ALIGN)};
     lay_out(clip, &real);
     return MR_OK;
 }

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/bytes.h"
 #include "core/json.h"
 #include "engine/safetensors_private.h"
 
@@ -207,17 +208,11 @@ static mr_status open_folder(mr_safetensors **out, const char *folder, mr_error 
     return status;
 }
 
-static bool ends_with(const char *text, const char *end)
-{
-    const size_t n = strlen(text), m = strlen(end);
-    return n >= m && strcmp(text + n - m, end) == 0;
-}
-
 mr_status mr_safetensors_open(mr_safetensors **out, const char *path, mr_error *err)
 {
     if (mr_file_is_folder(path))
         return open_folder(out, path, err);
-    if (ends_with(path, ".index.json"))
+    if (mr_ends_with(path, ".index.json"))
         return open_index(out, path, err);
     return open_single(out, path, err);
 }

@@ -13,75 +13,49 @@
 
 #include "core/bytes.h"
 #include "core/guard.h"
+#include "core/layout.h"
 #include "engine/session_input.h"
 #include "engine/session_private.h"
 
-#define ALIGN 64
-
 /* ---- Memory ---------------------------------------------------------------------------------- */
 
-/* Hands out parts of one allocation. Laid out twice: without a base to find the size, then with. */
-typedef struct {
-    char *base;
-    size_t used;
-    bool overflow;
-} layout;
-
-static void *part(layout *l, size_t rows, size_t columns, size_t size)
-{
-    size_t bytes, end;
-    if (!mr_size_mul(rows, columns, &bytes) || !mr_size_mul(bytes, size, &bytes) ||
-        !mr_size_add(bytes, ALIGN - 1, &bytes) ||
-        !mr_size_add(l->used, bytes / ALIGN * ALIGN, &end)) {
-        l->overflow = true;
-        return NULL;
-    }
-    void *p = l->base ? l->base + l->used : NULL;
-    l->used = end;
-    return p;
-}
-
-static size_t larger(size_t a, size_t b)
-{
-    return a > b ? a : b;
-}
-
-static void lay_out(mr_session *s, layout *l)
+static void lay_out(mr_session *s, mr_layout *l)
 {
     const mr_model_config *config = &s->model->config;
     const size_t C = (size_t)config->C, F = (size_t)config->F, D = (size_t)config->D;
     const size_t HD = (size_t)config->H * D, KD = (size_t)config->K * D, R = s->max_rows;
     const size_t threads = (size_t)mr_pool_threads(s->pool);
 
-    s->k_cache = part(l, (size_t)config->L * KD, s->max_prefix, sizeof(float));
-    s->v_cache = part(l, (size_t)config->L * KD, s->max_prefix, sizeof(float));
-    s->cos = part(l, s->n_positions, D / 2, sizeof(float));
-    s->sin = part(l, s->n_positions, D / 2, sizeof(float));
-    s->rows = part(l, R, 1, sizeof *s->rows);
-    s->x = part(l, R, C, sizeof(float));
-    s->h = part(l, R, C, sizeof(float));
+    s->k_cache = mr_layout_part(l, (size_t)config->L * KD, s->max_prefix, sizeof(float));
+    s->v_cache = mr_layout_part(l, (size_t)config->L * KD, s->max_prefix, sizeof(float));
+    s->cos = mr_layout_part(l, s->n_positions, D / 2, sizeof(float));
+    s->sin = mr_layout_part(l, s->n_positions, D / 2, sizeof(float));
+    s->rows = mr_layout_part(l, R, 1, sizeof *s->rows);
+    s->x = mr_layout_part(l, R, C, sizeof(float));
+    s->h = mr_layout_part(l, R, C, sizeof(float));
 
     /* Attention and feed-forward never hold their buffers at the same time; nor are k and v read
      * after q is written. */
-    layout attention = *l, mlp = *l, fresh = *l;
-    s->q = part(&attention, R, HD, sizeof(float));
-    s->heads = part(&attention, R, HD, sizeof(float));
-    s->own_k = part(&attention, R, KD, sizeof(float));
-    s->own_v = part(&attention, R, KD, sizeof(float));
-    s->k = part(&fresh, R, KD, sizeof(float)); /* at most as wide as q and heads */
-    s->v = part(&fresh, R, KD, sizeof(float));
-    s->gate = part(&mlp, R, F, sizeof(float));
-    s->up = part(&mlp, R, F, sizeof(float));
-    l->used = larger(attention.used, mlp.used);
+    mr_layout attention = *l, mlp = *l, fresh = *l;
+    s->q = mr_layout_part(&attention, R, HD, sizeof(float));
+    s->heads = mr_layout_part(&attention, R, HD, sizeof(float));
+    s->own_k = mr_layout_part(&attention, R, KD, sizeof(float));
+    s->own_v = mr_layout_part(&attention, R, KD, sizeof(float));
+    s->k = mr_layout_part(&fresh, R, KD, sizeof(float)); /* at most as wide as q and heads */
+    s->v = mr_layout_part(&fresh, R, KD, sizeof(float));
+    s->gate = mr_layout_part(&mlp, R, F, sizeof(float));
+    s->up = mr_layout_part(&mlp, R, F, sizeof(float));
+    l->used = mr_size_max(attention.used, mlp.used);
     l->overflow |= attention.overflow || mlp.overflow || fresh.overflow;
 
-    s->gemm_scratch = part(l, 1,
-                           mr_gemm_scratch_bytes(s->model->gemm, R, larger(larger(HD, F), C),
-                                                 larger(larger(HD, F), C), (int)threads),
-                           1);
-    s->attention_floats =
-        mr_size_round_up(mr_attention_floats(config, s->n_positions), ALIGN / sizeof(float));
-    s->attention_scratch = part(l, threads, s->attention_floats, sizeof(float));
+    s->gemm_scratch =
+        mr_layout_part(l, 1,
+                       mr_gemm_scratch_bytes(s->model->gemm, R, mr_size_max(mr_size_max(HD, F), C),
+                                             mr_size_max(mr_size_max(HD, F), C), (int)threads),
+                       1);
+    s->attention_floats = mr_size_round_up(mr_attention_floats(config, s->n_positions),
+                                           MR_LAYOUT_ALIGN / sizeof(float));
+    s->attention_scratch = mr_layout_part(l, threads, s->attention_floats, sizeof(float));
 }
 
 static void fill_rotations(mr_session *s)
@@ -126,19 +100,15 @@ mr_status mr_session_new(mr_session **out, const mr_model *model, const mr_sessi
     if (s->n_positions > positions)
         s->n_positions = positions;
 
-    layout plan = {0};
+    mr_layout plan = {0}, real;
     lay_out(s, &plan);
-    if (!plan.overflow && plan.used <= SIZE_MAX - ALIGN) {
-        s->bytes = plan.used + ALIGN;
-        s->memory = calloc(1, s->bytes); /* large blocks come zeroed and untouched */
-    }
+    s->memory = mr_layout_allocate(&plan, &real, &s->bytes);
     if (!s->memory) {
         mr_session_free(s);
         return MR_FAIL(err, NO_MEMORY,
                        "a session of %zu prefix positions and %zu rows (%zu bytes); ask for less",
                        opt->max_prefix, opt->max_rows, plan.overflow ? SIZE_MAX : plan.used);
     }
-    layout real = {.base = (char *)s->memory + (size_t)(-(uintptr_t)s->memory % ALIGN)};
     lay_out(s, &real);
     fill_rotations(s);
     *out = s;
@@ -244,7 +214,7 @@ static mr_status check_batch(const mr_session *s, const mr_batch *batch, const f
         mr_status status = mr_input_check(s->model, &batch->suffixes[i], name, err);
         if (status != MR_OK)
             return status;
-        longest = larger(longest, n);
+        longest = mr_size_max(longest, n);
     }
     if (s->length + n_prefix + longest > s->n_positions)
         return MR_FAIL(err, EXHAUSTED,

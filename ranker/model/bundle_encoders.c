@@ -8,6 +8,7 @@
 
 #include <string.h>
 
+#include "core/bytes.h"
 #include "core/file.h"
 #include "encoders/space.h"
 #include "engine/untrained.h"
@@ -111,16 +112,10 @@ static mr_status read_encoder(mr_bundle *bundle, const char *name, const char *k
 
 /* ---- spaces ---------------------------------------------------------------------------------- */
 
-static bool ends_with(const char *name, const char *end)
-{
-    const size_t n = strlen(name), m = strlen(end);
-    return n >= m && strcmp(name + n - m, end) == 0;
-}
-
 static bool decides_vectors(const char *name)
 {
     return strcmp(name, "config.json") == 0 || strcmp(name, "tokenizer.json") == 0 ||
-           ends_with(name, ".safetensors") || ends_with(name, ".safetensors.index.json");
+           mr_ends_with(name, ".safetensors") || mr_ends_with(name, ".safetensors.index.json");
 }
 
 /* {name: digest} of the files below path that decide the vectors, from "files". */

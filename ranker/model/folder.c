@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "core/arena.h"
+#include "core/bytes.h"
 #include "core/file.h"
 
 #define MAX_DEPTH 8
@@ -78,12 +79,6 @@ mr_status mr_folder_place(const char *from, const char *to, bool link_it, mr_err
     return mr_file_copy(from, to, err);
 }
 
-static bool ends_with(const char *name, const char *end)
-{
-    const size_t n = strlen(name), m = strlen(end);
-    return n >= m && strcmp(name + n - m, end) == 0;
-}
-
 static bool is_model_file(const char *name)
 {
     static const char *const whole[] = {
@@ -92,7 +87,7 @@ static bool is_model_file(const char *name)
     for (size_t i = 0; i < sizeof whole / sizeof *whole; i++)
         if (strcmp(name, whole[i]) == 0)
             return true;
-    return ends_with(name, ".safetensors") || ends_with(name, ".safetensors.index.json");
+    return mr_ends_with(name, ".safetensors") || mr_ends_with(name, ".safetensors.index.json");
 }
 
 mr_status mr_folder_place_model(const char *from, const char *to, bool link_it, mr_error *err)
