@@ -21,7 +21,7 @@ static void on_history_item(void *context, size_t i, mr_bytes record)
     const mr_encoder_spec *spec = &visit->state->bundle->item;
     mr_record_info info;
     (void)i;
-    if (!record.data || mr_record_check("a history item", record, &info, NULL) != MR_OK ||
+    if (!record.data || mr_record_peek("a history item", record, &info, NULL) != MR_OK ||
         info.tombstone || info.space != spec->space || info.dim != spec->dim ||
         visit->tokens + info.tokens > visit->capacity ||
         mr_record_decode("a history item", record, &info, visit->values + visit->tokens * spec->dim,

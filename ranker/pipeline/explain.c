@@ -158,9 +158,6 @@ mr_status mr_ranking_explain(mr_ranking *ranking, const size_t *order, mr_arena 
     mr_strbuf buf = {0};
     mr_scorer *scorer = ranking->ranker->scorer;
     const mr_prompt *prefix = mr_scorer_prefix_prompt(scorer);
-    size_t n_scored = 0;
-    for (size_t i = 0; i < n; i++)
-        n_scored += !isnan(ranking->keys[i].margin);
 
     json_t *suffixes = json_array();
     mr_strbuf_printf(&buf, "prefix   %zu tokens, shared by all candidates\n", prefix->ids.n);
@@ -181,7 +178,7 @@ mr_status mr_ranking_explain(mr_ranking *ranking, const size_t *order, mr_arena 
                                                   "pieces", pieces_json(ranking, suffix)));
         shown++;
     }
-    work_text(&ranking->work, n_scored, &buf);
+    work_text(&ranking->work, ranking->n_scored, &buf);
     places_text(ranking, &buf);
 
     json_t *root = json_pack(

@@ -89,20 +89,21 @@ static mr_vectors decode(mr_ranking *ranking, const char *key, mr_bytes record, 
 {
     mr_record_info info;
     mr_error why = {0};
-    mr_status status = mr_record_check(key, record, &info, &why);
-    if (status == MR_OK && info.space != space)
-        status = MR_FAIL(&why, MISMATCH, "%s: its space is %016llx, expected %016llx", key,
-                         (unsigned long long)info.space, (unsigned long long)space);
-    if (status == MR_OK && (info.tombstone || info.tokens == 0)) {
-        *reason = MR_REASON_REMOVED;
-        return (mr_vectors){0};
-    }
+    /* The header says how much room the values take; decode then checks the whole record. */
+    mr_status status = mr_record_peek(key, record, &info, &why);
     float *values = NULL;
     if (status == MR_OK) {
         const size_t count = (size_t)info.tokens * info.dim;
         values = mr_arena_array(ranking->arena, float, count);
         status = values ? mr_record_decode(key, record, &info, values, count, &why)
                         : MR_FAIL(&why, NO_MEMORY, "%s: %zu values", key, count);
+    }
+    if (status == MR_OK && info.space != space)
+        status = MR_FAIL(&why, MISMATCH, "%s: its space is %016llx, expected %016llx", key,
+                         (unsigned long long)info.space, (unsigned long long)space);
+    if (status == MR_OK && (info.tombstone || info.tokens == 0)) {
+        *reason = MR_REASON_REMOVED;
+        return (mr_vectors){0};
     }
     if (status != MR_OK) {
         *reason = reason_of(status);

@@ -197,7 +197,7 @@ static void item_fields(mr_ranking *ranking, size_t index)
 
 /* ---- the reply ------------------------------------------------------------------------------- */
 
-static void count_work(mr_ranking *ranking, size_t n_scored)
+static void count_work(mr_ranking *ranking)
 {
     mr_scorer_stats stats = mr_scorer_take_stats(ranking->ranker->scorer);
     mr_rank_work *work = &ranking->work;
@@ -207,7 +207,7 @@ static void count_work(mr_ranking *ranking, size_t n_scored)
     work->prefix_tokens = stats.prefix_tokens;
     work->prefix_tokens_cached = stats.prefix_tokens_cached;
     work->suffix_tokens = stats.suffix_tokens;
-    work->tokens_without_sharing = stats.prefix_tokens * n_scored + stats.suffix_tokens;
+    work->tokens_without_sharing = stats.prefix_tokens * ranking->n_scored + stats.suffix_tokens;
     work->rows_pruned = stats.session.pruned_rows;
     work->flops = stats.session.flops;
 }
@@ -225,8 +225,7 @@ static mr_status build_reply(mr_ranking *ranking, owned_reply *owned, mr_error *
     mr_order_final(ranking->keys, n, request->blend, order, scratch);
 
     mr_rank_reply *reply = &owned->reply;
-    for (size_t i = 0; i < n; i++)
-        reply->n_scored += !isnan(ranking->keys[i].margin);
+    reply->n_scored = ranking->n_scored;
     for (size_t place = 0; place < n_items; place++) {
         const size_t i = order[place];
         const double margin = ranking->keys[i].margin;
@@ -298,10 +297,9 @@ static mr_status run_stages(mr_ranking *ranking, owned_reply *owned, mr_error *e
         return status;
 
     const int64_t scored = mr_clock_monotonic_us();
-    size_t n_scored = 0;
     for (size_t i = 0; i < request->n_candidates; i++)
-        n_scored += !isnan(ranking->keys[i].margin);
-    count_work(ranking, n_scored);
+        ranking->n_scored += !isnan(ranking->keys[i].margin);
+    count_work(ranking);
     status = build_reply(ranking, owned, err);
     const int64_t now = mr_clock_monotonic_us();
     ranking->work.order_us = now - scored;

@@ -43,6 +43,7 @@ typedef struct {
     mr_vectors user;
     bool user_is_stored; /* from records, not from the request: never a reason to fail */
     size_t n_found;      /* items with a record or inline vectors */
+    size_t n_scored;     /* keys with a margin; counted once scoring has ended */
     uint32_t degraded;
     mr_rank_work work;
     mr_error first_error; /* of a candidate, for explain */
