@@ -7,7 +7,8 @@
  * the same model reading the items as text of 200 and 900 tokens. The prefix is 60 tokens in all of
  * them. Before the clock starts, every row is checked: the margin of three candidates alone must
  * have the same bits as among the others. One JSON line a row; "gflops" counts what the pruned
- * computation needs. SPDX-License-Identifier: Apache-2.0 */
+ * computation needs.
+ * SPDX-License-Identifier: Apache-2.0 */
 #include <math.h>
 #include <string.h>
 #include <sys/resource.h>

@@ -9,7 +9,8 @@
  * Memory is zeroed. Allocation returns NULL on overflow, when memory is out, or when the total
  * would pass the limit: a bound on what a user can make us allocate, and a way to make the k-th
  * allocation fail in a test. Pointers stay valid until rewind past them or done. Threads: not
- * thread-safe; one arena belongs to one owner at a time. SPDX-License-Identifier: Apache-2.0 */
+ * thread-safe; one arena belongs to one owner at a time.
+ * SPDX-License-Identifier: Apache-2.0 */
 #ifndef MR_CORE_ARENA_H
 #define MR_CORE_ARENA_H
 

@@ -12,7 +12,8 @@
  * integer from 1 to 1024. Text that is not JSON, duplicate keys and nesting deeper than 64 are
  * CORRUPT; files over the bound and more than 8 million values are EXHAUSTED; a key that is
  * missing, unknown, of the wrong type or out of range is INVALID. Threads: a json_t tree is used by
- * one thread at a time. SPDX-License-Identifier: Apache-2.0 */
+ * one thread at a time.
+ * SPDX-License-Identifier: Apache-2.0 */
 #ifndef MR_CORE_JSON_H
 #define MR_CORE_JSON_H
 

@@ -13,7 +13,8 @@
  *
  * BMP is left out on purpose: the palette of an OS/2 file comes out too short there, and missing
  * entries and cut files are read from uninitialised memory. image_bmp.c is shorter than guarding
- * that. SPDX-License-Identifier: Apache-2.0 */
+ * that.
+ * SPDX-License-Identifier: Apache-2.0 */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>

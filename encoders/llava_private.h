@@ -1,4 +1,5 @@
-/* llava_private.h - what the files of LLaVA share. SPDX-License-Identifier: Apache-2.0 */
+/* llava_private.h - what the files of LLaVA share.
+ * SPDX-License-Identifier: Apache-2.0 */
 #ifndef MR_ENCODERS_LLAVA_PRIVATE_H
 #define MR_ENCODERS_LLAVA_PRIVATE_H
 

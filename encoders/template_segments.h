@@ -1,5 +1,6 @@
 /* template_segments.h - private to template.c and template_compile.c: what a template is compiled
- * to. SPDX-License-Identifier: Apache-2.0 */
+ * to.
+ * SPDX-License-Identifier: Apache-2.0 */
 #ifndef MR_ENCODERS_TEMPLATE_SEGMENTS_H
 #define MR_ENCODERS_TEMPLATE_SEGMENTS_H
 

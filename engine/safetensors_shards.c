@@ -2,7 +2,8 @@
  *
  * An index (model.safetensors.index.json) maps tensor names to file names. It decides what the set
  * holds: a tensor must be in the shard that the index names; what a shard holds besides is not
- * seen. SPDX-License-Identifier: Apache-2.0 */
+ * seen.
+ * SPDX-License-Identifier: Apache-2.0 */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -3,8 +3,8 @@
  * Reading goes in three steps, each trusting only the one before: the header must be consistent
  * with itself and with the length, then the checksum must hold, then the values must be finite.
  * Checking the values belongs to mr_record_check, so that what a store accepted always decodes, and
- * decoding writes nothing before all of it is known to be good. SPDX-License-Identifier: Apache-2.0
- */
+ * decoding writes nothing before all of it is known to be good.
+ * SPDX-License-Identifier: Apache-2.0 */
 #include "featurestore/record.h"
 
 #include <math.h>

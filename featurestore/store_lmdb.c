@@ -5,7 +5,8 @@
  * is opened, and what LMDB needs to be kept from, is in lmdb_env.c.
  *
  * Records of more than about 2 KiB lie on pages of their own: 4,080 bytes fit one, a byte more
- * takes two. SPDX-License-Identifier: Apache-2.0 */
+ * takes two.
+ * SPDX-License-Identifier: Apache-2.0 */
 #include <stdlib.h>
 #include <string.h>
 

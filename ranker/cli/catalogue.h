@@ -3,7 +3,8 @@
  *
  * A row: {"id", "title"?, "text"?, "prior"?, "vector"? or "vectors"?, ...}. String values become
  * fields of that name. Unlike `encode`, which streams, a catalogue is held in memory, within a
- * bound. Threads: read-only after open. SPDX-License-Identifier: Apache-2.0 */
+ * bound. Threads: read-only after open.
+ * SPDX-License-Identifier: Apache-2.0 */
 #ifndef MR_RANKER_CLI_CATALOGUE_H
 #define MR_RANKER_CLI_CATALOGUE_H
 

@@ -1,5 +1,6 @@
 /* cmd_check.c - mixrank check: what this machine and build can do, and whether a bundle and a store
- * fit each other. SPDX-License-Identifier: Apache-2.0 */
+ * fit each other.
+ * SPDX-License-Identifier: Apache-2.0 */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

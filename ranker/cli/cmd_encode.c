@@ -1,5 +1,6 @@
 /* cmd_encode.c - mixrank encode: a catalogue and users into a store, resumable and repeatable. What
- * it does and how it goes on is in encode.h. SPDX-License-Identifier: Apache-2.0 */
+ * it does and how it goes on is in encode.h.
+ * SPDX-License-Identifier: Apache-2.0 */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,7 +1,8 @@
 /* command.h - what the subcommands share: the table, exit codes, one voice for failures.
  *
  * Results go to standard output, talk to standard error. Exit codes: 0 done, 1 failed, 2 used
- * wrongly. SPDX-License-Identifier: Apache-2.0 */
+ * wrongly.
+ * SPDX-License-Identifier: Apache-2.0 */
 #ifndef MR_RANKER_CLI_COMMAND_H
 #define MR_RANKER_CLI_COMMAND_H
 

@@ -8,7 +8,8 @@
  *
  * A user's record is made of item records. So the version of the items, and whether their run was
  * finished, belong to what a run over users is made from: users that were encoded from half a
- * catalogue are made again when it is whole. SPDX-License-Identifier: Apache-2.0 */
+ * catalogue are made again when it is whole.
+ * SPDX-License-Identifier: Apache-2.0 */
 #ifndef MR_RANKER_CLI_ENCODE_H
 #define MR_RANKER_CLI_ENCODE_H
 

@@ -1,5 +1,6 @@
 /* encode_run.c - the version of an encode run, what the store has of it already, and its records.
- * See encode.h. SPDX-License-Identifier: Apache-2.0 */
+ * See encode.h.
+ * SPDX-License-Identifier: Apache-2.0 */
 #include "ranker/cli/encode.h"
 
 #include <inttypes.h>

@@ -1,5 +1,6 @@
 /* encode_users.c - users of a JSONL file into records, from the stored vectors of their items. See
- * encode.h. SPDX-License-Identifier: Apache-2.0 */
+ * encode.h.
+ * SPDX-License-Identifier: Apache-2.0 */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>

@@ -3,7 +3,8 @@
  * The order is: the file by itself (keys, types, ranges), then each part by itself, then the
  * joints: template against tokenizer and encoders, projector against encoder width and LLM width,
  * labels against the vocabulary, spaces against what the encoders' description hashes to. Every
- * message starts with the bundle's path and the key. SPDX-License-Identifier: Apache-2.0 */
+ * message starts with the bundle's path and the key.
+ * SPDX-License-Identifier: Apache-2.0 */
 #include "ranker/model/bundle.h"
 
 #include <math.h>

@@ -7,7 +7,8 @@
  * so that the query's half is computed once: after "<Document>:", before the blank. Qwen2's
  * pre-tokeniser always has a boundary there, because a run of punctuation never takes a following
  * blank, and whatever comes after the blank starts its own piece with it; so the tokens are those
- * of the whole body. SPDX-License-Identifier: Apache-2.0 */
+ * of the whole body.
+ * SPDX-License-Identifier: Apache-2.0 */
 #include <string.h>
 
 #include "core/json.h"

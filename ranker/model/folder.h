@@ -1,7 +1,8 @@
 /* folder.h - what making a bundle needs of folders: visit, copy a model, remove. Private to
  * ranker/model.
  *
- * Threads: any, on folders that nobody else changes. SPDX-License-Identifier: Apache-2.0 */
+ * Threads: any, on folders that nobody else changes.
+ * SPDX-License-Identifier: Apache-2.0 */
 #ifndef MR_RANKER_MODEL_FOLDER_H
 #define MR_RANKER_MODEL_FOLDER_H
 

@@ -7,7 +7,8 @@
  *
  * Tolerance is relative to the largest margin of the request. A margin must be within it, and two
  * candidates whose margins differ by more than it must stand in the same order: kernel sets differ
- * in the last bits, never in meaning. SPDX-License-Identifier: Apache-2.0 */
+ * in the last bits, never in meaning.
+ * SPDX-License-Identifier: Apache-2.0 */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

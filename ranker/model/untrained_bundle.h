@@ -1,6 +1,7 @@
 /* untrained_bundle.h - a whole bundle with random weights and a byte-level tokenizer: to try the
  * program before anything is trained, and to measure real shapes. What it ranks means nothing, and
- * everything that reads it says so. SPDX-License-Identifier: Apache-2.0 */
+ * everything that reads it says so.
+ * SPDX-License-Identifier: Apache-2.0 */
 #ifndef MR_RANKER_MODEL_UNTRAINED_BUNDLE_H
 #define MR_RANKER_MODEL_UNTRAINED_BUNDLE_H
 

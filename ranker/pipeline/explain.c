@@ -1,5 +1,6 @@
 /* explain.c - the prompt as tokens and slots, the work done and saved, and where each place came
- * from, for a person (text) and for a program (JSON). SPDX-License-Identifier: Apache-2.0 */
+ * from, for a person (text) and for a program (JSON).
+ * SPDX-License-Identifier: Apache-2.0 */
 #include <math.h>
 #include <stdlib.h>
 

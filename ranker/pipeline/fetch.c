@@ -1,5 +1,6 @@
 /* fetch.c - one round trip for the items, one for the user; what comes back is copied raw and
- * decoded when its turn comes. See ranking.h. SPDX-License-Identifier: Apache-2.0 */
+ * decoded when its turn comes. See ranking.h.
+ * SPDX-License-Identifier: Apache-2.0 */
 #include <stdio.h>
 
 #include "featurestore/record.h"

@@ -5,7 +5,8 @@
  *      one without a prior stands behind those that have one. With no priors: input order.
  *   2. A candidate that was not scored keeps its place in the prior order.
  *   3. The scored ones fill the other places by margin + blend x prior, highest first, ties by
- * input index. SPDX-License-Identifier: Apache-2.0 */
+ * input index.
+ * SPDX-License-Identifier: Apache-2.0 */
 #ifndef MR_RANKER_PIPELINE_ORDER_H
 #define MR_RANKER_PIPELINE_ORDER_H
 

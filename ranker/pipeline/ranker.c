@@ -1,6 +1,7 @@
 /* ranker.c - the public face of a ranking: checks the request, runs the stages, builds the reply.
  * The stages themselves are in fetch.c, score.c, order.c and explain.c; ranking.h says how they
- * hang together. SPDX-License-Identifier: Apache-2.0 */
+ * hang together.
+ * SPDX-License-Identifier: Apache-2.0 */
 #include "ranker/pipeline/ranker.h"
 
 #include <math.h>

@@ -4,7 +4,8 @@
  * what is left keeps its prior place. The first chunk of a request always starts when the deadline
  * is not over, so that one slow request does not stop all later ones. A margin does not depend on
  * the chunk that it was computed in, so a slow machine changes how many are scored, never what they
- * score. SPDX-License-Identifier: Apache-2.0 */
+ * score.
+ * SPDX-License-Identifier: Apache-2.0 */
 #include <math.h>
 
 #include "core/clock.h"

@@ -3,7 +3,8 @@
  *
  *     maxrss FILE COMMAND [ARGUMENT ...]
  *
- * Exits as the command does. SPDX-License-Identifier: Apache-2.0 */
+ * Exits as the command does.
+ * SPDX-License-Identifier: Apache-2.0 */
 #include <stdio.h>
 #include <sys/resource.h>
 #include <sys/wait.h>

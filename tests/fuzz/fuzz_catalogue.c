@@ -1,7 +1,8 @@
 /* fuzz_catalogue.c - a catalogue of any bytes is refused with the line, or every item in it can be
  * found by its id and holds what the store can take.
  *
- * Input: an items.jsonl. SPDX-License-Identifier: Apache-2.0 */
+ * Input: an items.jsonl.
+ * SPDX-License-Identifier: Apache-2.0 */
 #include <stdarg.h>
 #include <stddef.h>
 

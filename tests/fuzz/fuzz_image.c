@@ -2,7 +2,8 @@
  * memory, or are refused with a message; the same bytes give the same pixels.
  *
  * A PNG is tried once more with right checksums, without which a fuzzer would never come past the
- * first chunk. SPDX-License-Identifier: Apache-2.0 */
+ * first chunk.
+ * SPDX-License-Identifier: Apache-2.0 */
 #include <stdlib.h>
 #include <string.h>
 

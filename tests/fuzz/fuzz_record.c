@@ -1,7 +1,8 @@
 /* fuzz_record.c - what passes the check decodes, to finite values, and encodes to the same bytes.
  *
  * Each input is tried as it is and once more with a right checksum and payload length, without
- * which a fuzzer would never come past the header. SPDX-License-Identifier: Apache-2.0 */
+ * which a fuzzer would never come past the header.
+ * SPDX-License-Identifier: Apache-2.0 */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>

@@ -5,7 +5,8 @@
  *
  * Inputs are copied to blocks of exactly their length, so that a sanitizer sees a byte read too
  * many. A crash names the input: it is written to ./crash-replay before it runs when
- * MIXRANK_FUZZ_KEEP is set. SPDX-License-Identifier: Apache-2.0 */
+ * MIXRANK_FUZZ_KEEP is set.
+ * SPDX-License-Identifier: Apache-2.0 */
 #include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>

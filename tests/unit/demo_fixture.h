@@ -8,7 +8,8 @@
  *     json_decref(items);
  *     place_free(p);
  *
- * Include after cmocka.h. SPDX-License-Identifier: Apache-2.0 */
+ * Include after cmocka.h.
+ * SPDX-License-Identifier: Apache-2.0 */
 #ifndef MR_TESTS_DEMO_FIXTURE_H
 #define MR_TESTS_DEMO_FIXTURE_H
 

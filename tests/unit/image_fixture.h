@@ -1,7 +1,8 @@
 /* image_fixture.h - pictures made or changed byte by byte, for tests of what is refused.
  *
  * PNGs are made chunk by chunk, with right checksums, so that what is refused is what a case names.
- * Include after cmocka.h. SPDX-License-Identifier: Apache-2.0 */
+ * Include after cmocka.h.
+ * SPDX-License-Identifier: Apache-2.0 */
 #ifndef MR_TESTS_UNIT_IMAGE_FIXTURE_H
 #define MR_TESTS_UNIT_IMAGE_FIXTURE_H
 

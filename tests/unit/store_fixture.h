@@ -1,7 +1,8 @@
 /* store_fixture.h - records that say what they are, and short forms of fetch and put.
  *
  * A record made here has [1, width] values that all equal its mark, so that a test can tell whose
- * bytes it was given. Include after cmocka.h. SPDX-License-Identifier: Apache-2.0 */
+ * bytes it was given. Include after cmocka.h.
+ * SPDX-License-Identifier: Apache-2.0 */
 #ifndef MR_TESTS_STORE_FIXTURE_H
 #define MR_TESTS_STORE_FIXTURE_H
 

@@ -1,5 +1,6 @@
 /* test_model_config.c - config.json: defaults as transformers has them, every option, every
- * refusal. SPDX-License-Identifier: Apache-2.0 */
+ * refusal.
+ * SPDX-License-Identifier: Apache-2.0 */
 #include <stdarg.h>
 #include <stddef.h>
 

@@ -1,6 +1,7 @@
 /* test_scorer_reference.c - fusion and scoring against Hugging Face transformers: prompts of ids
  * and vectors (tests/data/README.md, "mixed/"), each run alone and whole there, here as suffixes of
- * one prefix. SPDX-License-Identifier: Apache-2.0 */
+ * one prefix.
+ * SPDX-License-Identifier: Apache-2.0 */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,5 +1,6 @@
 /* test_store_lmdb.c - other processes on the same file: writers that are killed, readers that die,
- * a file that grows, a disk that is full. SPDX-License-Identifier: Apache-2.0 */
+ * a file that grows, a disk that is full.
+ * SPDX-License-Identifier: Apache-2.0 */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
