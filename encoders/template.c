@@ -25,6 +25,15 @@ mr_str mr_fields_get(mr_fields fields, const char *name)
     return (mr_str){NULL, 0};
 }
 
+bool mr_template_requires_slot(const mr_template *tmpl, mr_slot_kind kind)
+{
+    for (size_t i = 0; i < tmpl->n; i++)
+        if (tmpl->segments[i].kind == MR_PIECE_SLOT && tmpl->segments[i].slot == kind &&
+            tmpl->segments[i].when == TEMPLATE_ALWAYS)
+            return true;
+    return false;
+}
+
 bool mr_template_uses_slot(const mr_template *tmpl, mr_slot_kind kind)
 {
     for (size_t i = 0; i < tmpl->n; i++) {

@@ -63,6 +63,8 @@ MR_NODISCARD mr_status mr_template_compile(mr_template **out, const char *name,
 void mr_template_free(mr_template *tmpl); /* NULL is fine */
 
 bool mr_template_uses_slot(const mr_template *tmpl, mr_slot_kind kind);
+/* Used without a condition: an expansion without tokens for it is INVALID. */
+bool mr_template_requires_slot(const mr_template *tmpl, mr_slot_kind kind);
 /* As text, in a join or as a condition. */
 bool mr_template_uses_field(const mr_template *tmpl, const char *name);
 

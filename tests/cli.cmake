@@ -17,6 +17,7 @@ mr_cli_test(forward)
 mr_cli_test(encode)
 mr_cli_test(rank)
 mr_cli_test(bundle)
+mr_cli_test(images)
 mr_cli_test(caption)
 mr_cli_test(rss)
 

@@ -60,6 +60,7 @@ static int done(const char *command, mr_status status, mr_error *err, const char
 
 typedef struct {
     const char *spec, *llm, *item_encoder, *item_projector, *user_projector;
+    const char *image_encoder, *image_projector;
     bool link, force, json;
 } create_options;
 
@@ -71,6 +72,10 @@ static int run_create(int argc, char **argv)
         MR_OPTION_STRING("llm", 0, "DIR", create_options, llm, "the ranking model"),
         MR_OPTION_STRING("item-encoder", 0, "DIR", create_options, item_encoder,
                          "the item text encoder"),
+        MR_OPTION_STRING("image-encoder", 0, "DIR", create_options, image_encoder,
+                         "folder of the tower of a clip image encoder: CLIP or LLaVA"),
+        MR_OPTION_STRING("image-projector", 0, "FILE", create_options, image_projector,
+                         "projector of the pictures' features; none: identity"),
         MR_OPTION_STRING("item-projector", 0, "FILE", create_options, item_projector,
                          "safetensors; none: identity"),
         MR_OPTION_STRING("user-projector", 0, "FILE", create_options, user_projector,
@@ -103,6 +108,8 @@ static int run_create(int argc, char **argv)
                                                  .llm = opt.llm,
                                                  .item_encoder = opt.item_encoder,
                                                  .item_projector = opt.item_projector,
+                                                 .image_encoder = opt.image_encoder,
+                                                 .image_projector = opt.image_projector,
                                                  .user_projector = opt.user_projector,
                                                  .link = opt.link,
                                                  .overwrite = opt.force};

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
 
 #include "core/clock.h"
@@ -20,8 +21,9 @@ static const mr_option options[] = {
                      "where to write: lmdb:PATH or a path, made when it is not there"),
     MR_OPTION_STRING(
         "items", 'i', "FILE", mr_encode_options, items,
-        "items as JSONL: {id, title?, text?}, or {id, vector | vectors} for vectors from "
-        "outside; - is standard input"),
+        "items as JSONL: {id, title?, text?, image?}, or {id, vector | vectors} for vectors from "
+        "outside; - is standard input. An image is the path of a PNG, JPEG or BMP file, from this "
+        "file's folder"),
     MR_OPTION_STRING("users", 'u', "FILE", mr_encode_options, users,
                      "users as JSONL: {id, history: [item ids]}; their items must be encoded"),
     MR_OPTION_CHOICE("dtype", 'd', "TYPE", mr_encode_options, dtype, dtype_choices,
@@ -47,6 +49,27 @@ static const mr_command_help help = {
     "  mixrank encode -b build/demo/bundle -s build/demo/store -i build/demo/data/items.jsonl\n"
     "  mixrank encode -b build/demo/bundle -s build/demo/store -u build/demo/data/users.jsonl\n"};
 
+static json_t *refusals_json(const mr_encode_state *state)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < state->n_refusals; i++)
+        json_array_append_new(list, mr_command_json_text(mr_str_of(state->refusals[i])));
+    return list;
+}
+
+/* After the bar, where they stay on the screen. */
+static void print_refusals(const mr_encode_state *state)
+{
+    for (size_t i = 0; i < state->n_refusals; i++) {
+        fprintf(stderr, "mixrank encode: refused: ");
+        mr_command_print_text(stderr, mr_str_of(state->refusals[i]));
+        fputc('\n', stderr);
+    }
+    if (state->counts.refused > state->n_refusals)
+        fprintf(stderr, "mixrank encode: and %" PRIu64 " more\n",
+                state->counts.refused - state->n_refusals);
+}
+
 static void print_summary(const mr_encode_state *state, const char *what, double seconds)
 {
     const mr_encode_counts *counts = &state->counts;
@@ -63,6 +86,8 @@ static void print_summary(const mr_encode_state *state, const char *what, double
                       (json_int_t)counts->stale, "text_tokens", (json_int_t)counts->text_tokens,
                       "truncated", (json_int_t)counts->truncated, "unknown_history_items",
                       (json_int_t)counts->unknown_items, "seconds", seconds, "max_rss_mb", rss_mb);
+        if (root)
+            json_object_set_new(root, "refused", refusals_json(state));
         if (root && untrained)
             json_object_set_new(root, "notice", json_string(MR_UNTRAINED_NOTICE));
         mr_command_print_json(root);
@@ -77,6 +102,8 @@ static void print_summary(const mr_encode_state *state, const char *what, double
                seconds > 0 ? (double)counts->text_tokens / seconds : 0.0, counts->truncated);
     if (counts->unknown_items)
         printf("; %" PRIu64 " history items without a record", counts->unknown_items);
+    if (counts->refused)
+        printf("; %" PRIu64 " refused", counts->refused);
     printf("; %.1f s, %.0f MB at most%s\n", seconds, rss_mb,
            untrained ? "; " MR_UNTRAINED_NOTICE : "");
 }
@@ -89,6 +116,7 @@ static mr_status run_stage(mr_encode_state *state, const char *what,
     mr_status status = stage(state, err);
     if (status == MR_OK)
         status = mr_store_sync(state->store, err);
+    print_refusals(state);
     if (status == MR_OK)
         print_summary(state, what, (double)(mr_clock_monotonic_us() - started) / 1e6);
     else if (status == MR_EXHAUSTED)
@@ -101,6 +129,11 @@ static mr_status check_bundle(const mr_encode_options *opt, const mr_bundle *bun
 {
     if (opt->items && bundle->item.kind == MR_ENCODER_NONE)
         return MR_FAIL(err, MISMATCH, "bundle '%s' ranks text: it has no item vectors to keep",
+                       mr_bundle_name(bundle));
+    if (opt->items && strcmp(opt->items, "-") == 0 && bundle->image.kind == MR_ENCODER_CLIP)
+        return MR_FAIL(err, INVALID,
+                       "bundle '%s' takes pictures too: items are read twice, so --items must be a "
+                       "file",
                        mr_bundle_name(bundle));
     if (opt->users && bundle->user.kind != MR_ENCODER_HISTORY)
         return MR_FAIL(err, MISMATCH,
@@ -149,6 +182,8 @@ int mr_cmd_encode(int argc, char **argv)
         mr_command_warn_untrained(help.name, !opt.json);
     if (status == MR_OK && opt.items)
         status = run_stage(&state, "items", mr_encode_items, &err);
+    if (status == MR_OK && opt.items && bundle->image.kind == MR_ENCODER_CLIP)
+        status = run_stage(&state, "pictures", mr_encode_images, &err);
     if (status == MR_OK && opt.users)
         status = run_stage(&state, "users", mr_encode_users, &err);
     if (status != MR_OK)
@@ -158,6 +193,7 @@ int mr_cmd_encode(int argc, char **argv)
     mr_store_close(state.store);
     mr_bundle_close(bundle);
     mr_arena_done(&state.arena);
+    mr_arena_done(&state.refusals_arena);
     free(state.rows);
     return code;
 }

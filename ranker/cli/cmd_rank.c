@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "core/arena.h"
+#include "core/base64.h"
 #include "core/clock.h"
 #include "core/jsonl.h"
 #include "core/progress.h"
@@ -183,6 +184,22 @@ static mr_candidate candidate_of_id(const rank_state *state, mr_str id)
     return out;
 }
 
+/* A picture that stands in the request, as JSON can hold it. */
+static mr_status read_image(rank_state *state, const json_t *value, mr_candidate *out,
+                            mr_error *err)
+{
+    if (!value || json_is_null(value))
+        return MR_OK;
+    if (!json_is_string(value))
+        return MR_FAIL(err, INVALID, "'image_base64' of candidate '%.*s' is %s, expected a string",
+                       MR_STR_ARG(out->id), mr_json_describe(value));
+    const mr_str text = {json_string_value(value), json_string_length(value)};
+    mr_status status = mr_base64_decode(&state->arena, text, &out->image, err);
+    return status == MR_OK ? MR_OK
+                           : mr_error_prefix(err, status, "'image_base64' of candidate '%.*s'",
+                                             MR_STR_ARG(out->id));
+}
+
 static mr_status candidate_of_json(rank_state *state, const json_t *value, mr_candidate *out,
                                    mr_error *err)
 {
@@ -210,7 +227,7 @@ static mr_status candidate_of_json(rank_state *state, const json_t *value, mr_ca
         out->tokens = row.tokens;
         out->dim = row.dim;
     }
-    return MR_OK;
+    return read_image(state, json_object_get(value, "image_base64"), out, err);
 }
 
 /* ---- requests -------------------------------------------------------------------------------- */

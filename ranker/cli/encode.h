@@ -9,6 +9,9 @@
  * A user's record is made of item records. So the version of the items, and whether their run was
  * finished, belong to what a run over users is made from: users that were encoded from half a
  * catalogue are made again when it is whole.
+ *
+ * Pictures are a run of their own, in the image encoder's space. What changes a picture without
+ * changing the items file is not noticed: --version makes them anew.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef MR_RANKER_CLI_ENCODE_H
 #define MR_RANKER_CLI_ENCODE_H
@@ -28,7 +31,7 @@ typedef struct {
 } mr_encode_options;
 
 typedef struct {
-    uint64_t read, encoded, skipped, empty, stale, text_tokens, truncated, unknown_items;
+    uint64_t read, encoded, skipped, empty, stale, text_tokens, truncated, unknown_items, refused;
 } mr_encode_counts;
 
 /* What a store remembers of the last run over an entity in a space. */
@@ -37,6 +40,9 @@ typedef struct {
     uint64_t version;                /* 0: there was no such run */
     bool complete;
 } mr_encode_note;
+
+/* Of more refused pictures than these only the number is told. */
+#define MR_ENCODE_REFUSALS_KEPT 1000
 
 typedef struct {
     const mr_encode_options *opt;
@@ -51,6 +57,10 @@ typedef struct {
     mr_arena arena;
     mr_catalogue_item *rows; /* [batch] */
     size_t n_rows;
+    /* Pictures that could not be used, told at the end. */
+    mr_arena refusals_arena;
+    const char *refusals[MR_ENCODE_REFUSALS_KEPT];
+    size_t n_refusals;
 } mr_encode_state;
 
 /* encode_run.c. Chooses the version and notes that the run has begun; then, that it is whole. */
@@ -78,5 +88,14 @@ uint64_t mr_encode_file_size(const char *path);
 /* The stages. */
 MR_NODISCARD mr_status mr_encode_items(mr_encode_state *state, mr_error *err);
 MR_NODISCARD mr_status mr_encode_users(mr_encode_state *state, mr_error *err);
+/* Pictures of the items file's "image" members: paths from the file's own folder. One that is not
+ * there, broken or hostile costs its item the picture and the run nothing. */
+MR_NODISCARD mr_status mr_encode_images(mr_encode_state *state, mr_error *err);
+
+/* encode_items.c. Drops from the batch what the store already has at this version. */
+MR_NODISCARD mr_status mr_encode_skip_known(mr_encode_state *state, uint64_t space, mr_error *err);
+/* Reads a row behind the others of the batch. */
+MR_NODISCARD mr_status mr_encode_read_item(mr_encode_state *state, const json_t *row,
+                                           mr_error *err);
 
 #endif

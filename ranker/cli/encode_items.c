@@ -10,8 +10,7 @@
 #include "encoders/space.h"
 #include "ranker/cli/encode.h"
 
-/* Drops from the batch what the store already has at this version. */
-static mr_status skip_known(mr_encode_state *state, mr_error *err)
+mr_status mr_encode_skip_known(mr_encode_state *state, uint64_t space, mr_error *err)
 {
     mr_str *ids = mr_arena_array(&state->arena, mr_str, state->n_rows);
     bool *there = mr_arena_array(&state->arena, bool, state->n_rows);
@@ -20,8 +19,8 @@ static mr_status skip_known(mr_encode_state *state, mr_error *err)
     for (size_t i = 0; i < state->n_rows; i++)
         ids[i] = state->rows[i].id;
     mr_encode_known visit = {state->version, there};
-    mr_status status = mr_store_fetch(state->store, MR_ENTITY_ITEM, state->bundle->item.space, ids,
-                                      state->n_rows, mr_encode_on_known, &visit, err);
+    mr_status status = mr_store_fetch(state->store, MR_ENTITY_ITEM, space, ids, state->n_rows,
+                                      mr_encode_on_known, &visit, err);
     if (status != MR_OK)
         return status;
     size_t kept = 0;
@@ -79,7 +78,7 @@ static mr_status batch_vectors(mr_encode_state *state, float *out, uint16_t *tok
 static mr_status flush_items(mr_encode_state *state, mr_error *err)
 {
     const mr_encoder_spec *spec = &state->bundle->item;
-    mr_status status = state->n_rows ? skip_known(state, err) : MR_OK;
+    mr_status status = state->n_rows ? mr_encode_skip_known(state, spec->space, err) : MR_OK;
     if (status != MR_OK || state->n_rows == 0)
         goto out;
     const size_t n = state->n_rows, width = (size_t)spec->tokens * spec->dim;
@@ -107,7 +106,7 @@ out:
     return status;
 }
 
-static mr_status read_item(mr_encode_state *state, const json_t *row, mr_error *err)
+mr_status mr_encode_read_item(mr_encode_state *state, const json_t *row, mr_error *err)
 {
     mr_catalogue_item *item = &state->rows[state->n_rows];
     mr_status status = mr_catalogue_read_row(row, &state->arena, item, err);
@@ -147,7 +146,7 @@ mr_status mr_encode_items(mr_encode_state *state, mr_error *err)
         status = mr_jsonl_next(&reader, &row, err);
         if (status != MR_OK || !row)
             break;
-        status = read_item(state, row, err);
+        status = mr_encode_read_item(state, row, err);
         if (status != MR_OK)
             mr_error_prefix(err, status, "line %" PRIu64 " of %s", reader.line_number, reader.name);
         json_decref(row);

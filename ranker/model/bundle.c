@@ -34,10 +34,6 @@ static mr_status refuse_later_keys(const json_t *root, mr_error *err)
         if (json_object_get(root, later_keys[i]))
             return MR_FAIL(err, UNSUPPORTED, "bundle.json: '%s' is not computed by this version",
                            later_keys[i]);
-    const json_t *encoders = json_object_get(root, "encoders");
-    if (json_object_get(encoders, "image"))
-        return MR_FAIL(err, UNSUPPORTED,
-                       "bundle.json: 'encoders.image' is not computed by this version");
     return MR_OK;
 }
 
@@ -159,6 +155,9 @@ static mr_status open_templates(mr_bundle *bundle, mr_error *err)
     if (mr_template_uses_slot(bundle->prefix, MR_SLOT_ITEM))
         return MR_FAIL(err, INVALID,
                        "bundle.json: 'prefix' has an item slot; it belongs in 'suffix'");
+    if (mr_template_uses_slot(bundle->prefix, MR_SLOT_IMAGE))
+        return MR_FAIL(err, INVALID,
+                       "bundle.json: 'prefix' has an image slot; it belongs in 'suffix'");
     if (mr_template_uses_slot(bundle->suffix, MR_SLOT_USER))
         return MR_FAIL(err, INVALID,
                        "bundle.json: 'suffix' has a user slot; it belongs in 'prefix'");
@@ -170,6 +169,14 @@ static mr_status open_templates(mr_bundle *bundle, mr_error *err)
         return MR_FAIL(err, INVALID,
                        "bundle.json: 'suffix' has an item slot, but there is no "
                        "'encoders.item' to fill it");
+    if (mr_template_uses_slot(bundle->suffix, MR_SLOT_IMAGE) && !bundle->mixed)
+        return MR_FAIL(err, INVALID,
+                       "bundle.json: 'suffix' has an image slot, which needs 'mode': 'mixed'");
+    if (mr_template_uses_slot(bundle->suffix, MR_SLOT_IMAGE) &&
+        bundle->image.kind == MR_ENCODER_NONE)
+        return MR_FAIL(err, INVALID,
+                       "bundle.json: 'suffix' has an image slot, but there is no "
+                       "'encoders.image' to fill it");
     if (mr_template_uses_slot(bundle->prefix, MR_SLOT_USER) && bundle->user.kind == MR_ENCODER_NONE)
         return MR_FAIL(err, INVALID,
                        "bundle.json: 'prefix' has a user slot, but there is no "
@@ -282,6 +289,8 @@ mr_status mr_bundle_load(mr_bundle **out, const char *folder, int threads, mr_er
     if (status == MR_OK)
         status = open_projector(bundle, "user", &bundle->user, &bundle->user_projector, err);
     if (status == MR_OK)
+        status = open_projector(bundle, "image", &bundle->image, &bundle->image_projector, err);
+    if (status == MR_OK)
         status = read_score(bundle, err);
     if (status != MR_OK) {
         mr_bundle_close(bundle);
@@ -316,6 +325,7 @@ void mr_bundle_close(mr_bundle *bundle)
     if (!bundle->user_projector_borrowed)
         mr_projector_close(bundle->user_projector);
     mr_projector_close(bundle->item_projector);
+    mr_projector_close(bundle->image_projector);
     mr_template_free(bundle->prefix);
     mr_template_free(bundle->suffix);
     mr_tokenizer_close(bundle->tokenizer);
@@ -356,6 +366,37 @@ mr_status mr_bundle_open_item_encoder(const mr_bundle *bundle, mr_gemm_kind gemm
     if (status != MR_OK) {
         mr_error_prefix(err, status, "bundle '%s': item encoder", bundle->folder);
         mr_text_encoder_close(encoder);
+    } else {
+        *out = encoder;
+    }
+    mr_arena_done(&scratch);
+    return status;
+}
+
+mr_status mr_bundle_open_image_encoder(const mr_bundle *bundle, mr_gemm_kind gemm, size_t batch,
+                                       mr_image_encoder **out, mr_error *err)
+{
+    if (bundle->image.kind != MR_ENCODER_CLIP)
+        return MR_FAIL(err, MISMATCH, "bundle '%s' has no image encoder to run", bundle->folder);
+    mr_arena scratch = {0};
+    char *path = mr_path_join(&scratch, bundle->folder, bundle->image.path);
+    mr_status status = path ? mr_path_check_relative(bundle->image.path, err)
+                            : MR_FAIL(err, NO_MEMORY, "path of the image encoder");
+    mr_image_encoder *encoder = NULL;
+    if (status == MR_OK) {
+        const mr_image_encoder_options opt = {.tokens = bundle->image.tokens,
+                                              .feature_layer = bundle->image.feature_layer,
+                                              .gemm = gemm,
+                                              .batch = batch,
+                                              .pool = bundle->pool};
+        status = mr_image_encoder_open(&encoder, path, &opt, err);
+    }
+    if (status == MR_OK && mr_image_encoder_dim(encoder) != bundle->image.dim)
+        status = MR_FAIL(err, MISMATCH, "its features are %zu wide, 'encoders.image.dim' says %zu",
+                         mr_image_encoder_dim(encoder), bundle->image.dim);
+    if (status != MR_OK) {
+        mr_error_prefix(err, status, "bundle '%s': image encoder", bundle->folder);
+        mr_image_encoder_close(encoder);
     } else {
         *out = encoder;
     }

@@ -17,6 +17,7 @@
 #define DEFAULT_MAX_TOKENS     512
 #define DEFAULT_HISTORY_TOKENS 16
 #define DEFAULT_ORDER          "set"
+#define DEFAULT_FEATURE_LAYER  (-2) /* LLaVA's */
 #define MAX_DIM                16384
 /* As many as one record can hold (featurestore/record.h): a user's are stored too. */
 #define MAX_TOKENS 1024
@@ -83,6 +84,24 @@ static mr_status read_history(mr_bundle *bundle, mr_json_cursor *cur, mr_encoder
     return MR_OK;
 }
 
+static mr_status read_clip(mr_bundle *bundle, mr_json_cursor *cur, mr_encoder_spec *out)
+{
+    static const char *const known[] = {"kind", "path", "feature_layer", "tokens", "dim", NULL};
+    (void)bundle;
+    mr_json_only(cur, known);
+    out->kind = MR_ENCODER_CLIP;
+    out->path = mr_json_string(cur, "path", NULL, true);
+    out->feature_layer = (int)mr_json_int(cur, "feature_layer", -1000, 1000, DEFAULT_FEATURE_LAYER);
+    out->tokens = (int)mr_json_int(cur, "tokens", 1, MAX_TOKENS, DEFAULT_TOKENS);
+    out->dim = (size_t)mr_json_int(cur, "dim", 1, MAX_DIM, MR_JSON_REQUIRED);
+    if (cur->status == MR_OK && mr_image_encoder_side(out->tokens) == 0)
+        return MR_FAIL(cur->err, INVALID,
+                       "%s: 'tokens' is %d, expected a square: cells of a grid over the picture, "
+                       "1, 4, 9 or 16",
+                       cur->name, out->tokens);
+    return cur->status;
+}
+
 typedef struct {
     const char *kind;
     mr_status (*read)(mr_bundle *, mr_json_cursor *, mr_encoder_spec *);
@@ -92,6 +111,8 @@ static const encoder_kind item_kinds[] = {
     {"causal_last_n", read_causal}, {"external", read_external}, {NULL, NULL}};
 static const encoder_kind user_kinds[] = {
     {"external", read_external}, {"history", read_history}, {NULL, NULL}};
+static const encoder_kind image_kinds[] = {
+    {"clip", read_clip}, {"external", read_external}, {NULL, NULL}};
 
 static mr_status read_encoder(mr_bundle *bundle, const char *name, const char *key,
                               const encoder_kind *kinds, mr_encoder_spec *out, mr_error *err)
@@ -115,7 +136,8 @@ static mr_status read_encoder(mr_bundle *bundle, const char *name, const char *k
 static bool decides_vectors(const char *name)
 {
     return strcmp(name, "config.json") == 0 || strcmp(name, "tokenizer.json") == 0 ||
-           mr_ends_with(name, ".safetensors") || mr_ends_with(name, ".safetensors.index.json");
+           strcmp(name, "preprocessor_config.json") == 0 || mr_ends_with(name, ".safetensors") ||
+           mr_ends_with(name, ".safetensors.index.json");
 }
 
 /* {name: digest} of the files below path that decide the vectors, from "files". */
@@ -137,8 +159,9 @@ static json_t *encoder_files(const json_t *root, const char *path)
 
 json_t *mr_bundle_space_description(const json_t *root, const char *encoder, mr_error *err)
 {
-    static const char *const keys[] = {"kind", "text", "tokens",     "max_tokens", "append_eos",
-                                       "dim",  "name", "normalised", "order",      NULL};
+    static const char *const keys[] = {"kind",       "text",          "tokens", "max_tokens",
+                                       "append_eos", "dim",           "name",   "normalised",
+                                       "order",      "feature_layer", NULL};
     const json_t *spec = json_object_get(json_object_get(root, "encoders"), encoder);
     const char *kind = json_string_value(json_object_get(spec, "kind"));
     if (!kind) {
@@ -147,23 +170,26 @@ json_t *mr_bundle_space_description(const json_t *root, const char *encoder, mr_
     }
     const bool is_causal = strcmp(kind, "causal_last_n") == 0;
     const bool is_history = strcmp(kind, "history") == 0;
+    const bool is_clip = strcmp(kind, "clip") == 0;
     const char *missing = NULL;
 
     /* Defaults first, so that writing one out makes no other space. The number of tokens of an
      * external vector is a bound and not a property. */
     json_t *out = is_causal ? json_pack("{s:i, s:i, s:b}", "tokens", DEFAULT_TOKENS, "max_tokens",
                                         DEFAULT_MAX_TOKENS, "append_eos", 1)
+                  : is_clip ? json_pack("{s:i, s:i}", "tokens", DEFAULT_TOKENS, "feature_layer",
+                                        DEFAULT_FEATURE_LAYER)
                   : is_history ? json_pack("{s:i, s:s}", "tokens", DEFAULT_HISTORY_TOKENS, "order",
                                            DEFAULT_ORDER)
                                : json_pack("{s:b}", "normalised", 0);
     int failed = !out;
     for (size_t i = 0; !failed && keys[i]; i++) {
         json_t *value = json_object_get(spec, keys[i]);
-        const bool bound = !is_causal && !is_history && strcmp(keys[i], "tokens") == 0;
+        const bool bound = !is_causal && !is_history && !is_clip && strcmp(keys[i], "tokens") == 0;
         if (value && !bound)
             failed |= json_object_set(out, keys[i], value);
     }
-    if (!failed && is_causal) {
+    if (!failed && (is_causal || is_clip)) {
         json_t *files = encoder_files(root, json_string_value(json_object_get(spec, "path")));
         if (json_object_size(files) == 0)
             missing = "'files' has none of its folder";
@@ -227,21 +253,22 @@ static mr_status read_space(mr_bundle *bundle, const char *name, mr_encoder_spec
 
 /* ---- the encoder's folder -------------------------------------------------------------------- */
 
-static mr_status look_at_weights(mr_bundle *bundle, mr_error *err)
+static mr_status look_at_weights(mr_bundle *bundle, const char *name, const char *folder,
+                                 mr_error *err)
 {
     mr_arena scratch = {0};
     mr_safetensors *file = NULL;
-    mr_status status = mr_path_check_relative(bundle->item.path, err);
+    mr_status status = mr_path_check_relative(folder, err);
     char *path = NULL;
     if (status == MR_OK) {
-        path = mr_path_join(&scratch, bundle->folder, bundle->item.path);
+        path = mr_path_join(&scratch, bundle->folder, folder);
         status = path ? mr_safetensors_open(&file, path, err)
-                      : MR_FAIL(err, NO_MEMORY, "path of the item encoder");
+                      : MR_FAIL(err, NO_MEMORY, "path of the %s encoder", name);
     }
     if (status == MR_OK)
         bundle->untrained |= mr_safetensors_metadata(file, MR_UNTRAINED_KEY) != NULL;
     else
-        mr_error_prefix(err, status, "bundle.json: encoders.item: 'path'");
+        mr_error_prefix(err, status, "bundle.json: encoders.%s: 'path'", name);
     mr_safetensors_close(file);
     mr_arena_done(&scratch);
     return status;
@@ -249,7 +276,7 @@ static mr_status look_at_weights(mr_bundle *bundle, mr_error *err)
 
 mr_status mr_bundle_read_encoders(mr_bundle *bundle, mr_error *err)
 {
-    static const char *const known[] = {"item", "user", NULL};
+    static const char *const known[] = {"item", "user", "image", NULL};
     static const char *const sections[][2] = {{"encoders", "bundle.json: encoders"},
                                               {"projectors", "bundle.json: projectors"},
                                               {"spaces", "bundle.json: spaces"}};
@@ -268,10 +295,17 @@ mr_status mr_bundle_read_encoders(mr_bundle *bundle, mr_error *err)
         status = read_encoder(bundle, "user", "bundle.json: encoders.user", user_kinds,
                               &bundle->user, err);
     if (status == MR_OK)
+        status = read_encoder(bundle, "image", "bundle.json: encoders.image", image_kinds,
+                              &bundle->image, err);
+    if (status == MR_OK)
         status = read_space(bundle, "item", &bundle->item, err);
     if (status == MR_OK)
         status = read_space(bundle, "user", &bundle->user, err);
+    if (status == MR_OK)
+        status = read_space(bundle, "image", &bundle->image, err);
     if (status == MR_OK && bundle->item.kind == MR_ENCODER_CAUSAL_LAST_N)
-        status = look_at_weights(bundle, err);
+        status = look_at_weights(bundle, "item", bundle->item.path, err);
+    if (status == MR_OK && bundle->image.kind == MR_ENCODER_CLIP)
+        status = look_at_weights(bundle, "image", bundle->image.path, err);
     return status;
 }

@@ -12,6 +12,7 @@
 #include "core/arena.h"
 #include "core/file.h"
 #include "core/hash.h"
+#include "encoders/clip.h"
 #include "encoders/space.h"
 #include "ranker/model/folder.h"
 #include "ranker/model/parts.h"
@@ -34,9 +35,9 @@ static mr_status digest_file(void *context, const char *path, const char *relati
  * goes first. */
 static mr_status fill_spaces(json_t *root, mr_error *err)
 {
-    static const char *const encoders[] = {"item", "user"};
+    static const char *const encoders[] = {"item", "user", "image"};
     json_object_del(root, "spaces");
-    for (size_t i = 0; i < 2; i++) {
+    for (size_t i = 0; i < sizeof encoders / sizeof *encoders; i++) {
         if (!json_object_get(json_object_get(root, "encoders"), encoders[i]))
             continue;
         json_t *description = mr_bundle_space_description(root, encoders[i], err);
@@ -159,6 +160,31 @@ static mr_status fill_dim(json_t *root, const char *encoder_folder, mr_error *er
     return status;
 }
 
+/* The same of the image encoder. */
+static mr_status fill_image_dim(json_t *root, const char *folder, mr_error *err)
+{
+    json_t *image = json_object_get(json_object_get(root, "encoders"), "image");
+    const char *kind = json_string_value(json_object_get(image, "kind"));
+    const bool is_clip = kind && strcmp(kind, "clip") == 0;
+    if (is_clip != (folder != NULL))
+        return MR_FAIL(err, INVALID,
+                       is_clip ? "'encoders.image' is a clip encoder, but no folder with its tower "
+                                 "was given"
+                               : "an image encoder was given, but 'encoders.image' is no clip "
+                                 "encoder");
+    if (!is_clip)
+        return MR_OK;
+    mr_clip *clip = NULL;
+    const mr_clip_options opt = {.max_images = 1};
+    mr_status status = mr_clip_open(&clip, folder, &opt, err);
+    if (status == MR_OK &&
+        (json_object_set_new(image, "dim", json_integer(mr_clip_vision(clip)->C)) != 0 ||
+         json_object_set_new(image, "path", json_string("vision/")) != 0))
+        status = MR_FAIL(err, NO_MEMORY, "the spec");
+    mr_clip_close(clip);
+    return status;
+}
+
 static mr_status place_projector(mr_arena *arena, json_t *root, const char *bundle,
                                  const char *name, const char *from, bool link_it, mr_error *err)
 {
@@ -191,7 +217,8 @@ static mr_status assemble(mr_arena *arena, const char *folder, const mr_bundle_c
     char *path = mr_path_join(arena, folder, "bundle.json");
     char *llm = mr_path_join(arena, folder, "llm"),
          *encoder = mr_path_join(arena, folder, "encoder");
-    if (status == MR_OK && (!root || !path || !llm || !encoder))
+    char *vision = mr_path_join(arena, folder, "vision");
+    if (status == MR_OK && (!root || !path || !llm || !encoder || !vision))
         status = MR_FAIL(err, NO_MEMORY, "the spec");
     if (status == MR_OK && !json_is_object(root))
         status =
@@ -203,13 +230,20 @@ static mr_status assemble(mr_arena *arena, const char *folder, const mr_bundle_c
         status = fill_dim(root, opt->item_encoder, err);
     }
     if (status == MR_OK)
+        status = fill_image_dim(root, opt->image_encoder, err);
+    if (status == MR_OK)
         status = mr_folder_place_model(opt->llm, llm, opt->link, err);
     if (status == MR_OK && opt->item_encoder)
         status = mr_folder_place_model(opt->item_encoder, encoder, opt->link, err);
+    if (status == MR_OK && opt->image_encoder)
+        status = mr_folder_place_model(opt->image_encoder, vision, opt->link, err);
     if (status == MR_OK)
         status = place_projector(arena, root, folder, "item", opt->item_projector, opt->link, err);
     if (status == MR_OK)
         status = place_projector(arena, root, folder, "user", opt->user_projector, opt->link, err);
+    if (status == MR_OK)
+        status =
+            place_projector(arena, root, folder, "image", opt->image_projector, opt->link, err);
     if (status == MR_OK)
         status = mr_json_save_file(root, path, err);
     if (status == MR_OK)
@@ -218,14 +252,20 @@ static mr_status assemble(mr_arena *arena, const char *folder, const mr_bundle_c
     return status;
 }
 
-/* Opens the item encoder too, so that a bundle with a name is a bundle that works. */
-static mr_status try_encoder(const mr_bundle *bundle, mr_error *err)
+/* Opens the encoders too, so that a bundle with a name is a bundle that works. */
+static mr_status try_encoders(const mr_bundle *bundle, mr_error *err)
 {
-    if (bundle->item.kind != MR_ENCODER_CAUSAL_LAST_N)
-        return MR_OK;
-    mr_text_encoder *encoder = NULL;
-    mr_status status = mr_bundle_open_item_encoder(bundle, MR_GEMM_SCORING, 1, &encoder, err);
-    mr_text_encoder_close(encoder);
+    mr_status status = MR_OK;
+    if (bundle->item.kind == MR_ENCODER_CAUSAL_LAST_N) {
+        mr_text_encoder *encoder = NULL;
+        status = mr_bundle_open_item_encoder(bundle, MR_GEMM_SCORING, 1, &encoder, err);
+        mr_text_encoder_close(encoder);
+    }
+    if (status == MR_OK && bundle->image.kind == MR_ENCODER_CLIP) {
+        mr_image_encoder *encoder = NULL;
+        status = mr_bundle_open_image_encoder(bundle, MR_GEMM_SCORING, 1, &encoder, err);
+        mr_image_encoder_close(encoder);
+    }
     return status;
 }
 
@@ -234,7 +274,7 @@ static mr_status try_parts(const char *folder, mr_error *err)
     mr_bundle *bundle = NULL;
     mr_status status = mr_bundle_load(&bundle, folder, 1, err);
     if (status == MR_OK)
-        status = try_encoder(bundle, err);
+        status = try_encoders(bundle, err);
     mr_bundle_close(bundle);
     return status;
 }
@@ -322,7 +362,7 @@ mr_status mr_bundle_verify(const char *folder, mr_error *err)
     if (status == MR_OK)
         status = mr_bundle_load(&bundle, folder, 0, err);
     if (status == MR_OK)
-        status = try_encoder(bundle, err);
+        status = try_encoders(bundle, err);
     if (status == MR_OK && json_object_get(bundle->root, "golden"))
         status = mr_bundle_check_golden(bundle, err);
     mr_bundle_close(bundle);

@@ -10,11 +10,12 @@
 #include "core/json.h"
 
 typedef struct {
-    const json_t *spec;       /* bundle.json without spaces, files and golden: completed here */
-    const char *llm;          /* Hugging Face folder, becomes llm/ */
-    const char *item_encoder; /* folder, becomes encoder/; NULL when external or text mode */
-    const char *item_projector,
-        *user_projector; /* .safetensors files; NULL: identity / the item's */
+    const json_t *spec;        /* bundle.json without spaces, files and golden: completed here */
+    const char *llm;           /* Hugging Face folder, becomes llm/ */
+    const char *item_encoder;  /* folder, becomes encoder/; NULL when external or text mode */
+    const char *image_encoder; /* CLIP or LLaVA folder, becomes vision/; NULL: none, or external */
+    /* .safetensors files; NULL: identity, for a user's history the item's. */
+    const char *item_projector, *user_projector, *image_projector;
     bool link;
     bool overwrite; /* a bundle that is there; any other folder is never replaced */
 } mr_bundle_create_options;

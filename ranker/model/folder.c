@@ -81,9 +81,13 @@ mr_status mr_folder_place(const char *from, const char *to, bool link_it, mr_err
 
 static bool is_model_file(const char *name)
 {
-    static const char *const whole[] = {
-        "config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json",
-        "LICENSE",     "README.md"};
+    static const char *const whole[] = {"config.json",
+                                        "tokenizer.json",
+                                        "tokenizer_config.json",
+                                        "generation_config.json",
+                                        "preprocessor_config.json",
+                                        "LICENSE",
+                                        "README.md"};
     for (size_t i = 0; i < sizeof whole / sizeof *whole; i++)
         if (strcmp(name, whole[i]) == 0)
             return true;

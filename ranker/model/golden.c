@@ -3,7 +3,8 @@
  *
  *   { "format": 1, "numerics_id": "...", "tolerance": {"f32": 1e-4},
  *     "requests": [ { "fields": {"query": "..."}, "user": [[..]],
- *                     "candidates": [ {"fields": {...}, "vectors": [[..]]} ], "margins": [..] } ] }
+ *                     "candidates": [ {"fields": {...}, "vectors": [[..]], "image": [[..]]} ],
+ * "margins": [..] } ] }
  *
  * Tolerance is relative to the largest margin of the request. A margin must be within it, and two
  * candidates whose margins differ by more than it must stand in the same order: kernel sets differ
@@ -102,6 +103,8 @@ static mr_status score_request(mr_scorer *scorer, mr_arena *arena, const json_t 
         status = read_fields(arena, json_object_get(one, "fields"), &candidates[i].fields, err);
         if (status == MR_OK)
             status = read_vectors(arena, json_object_get(one, "vectors"), &candidates[i].item, err);
+        if (status == MR_OK)
+            status = read_vectors(arena, json_object_get(one, "image"), &candidates[i].image, err);
     }
     if (status == MR_OK)
         status = mr_scorer_begin(scorer, &prefix, err);
@@ -255,6 +258,11 @@ static json_t *make_request(const mr_bundle *bundle, mr_rng *rng, bool with_user
         if (bundle->mixed)
             json_object_set_new(one, "vectors",
                                 random_vectors(rng, (size_t)bundle->item.tokens, bundle->item.dim));
+        /* With and without a picture, where a candidate may be without. */
+        if (mr_template_uses_slot(bundle->suffix, MR_SLOT_IMAGE) &&
+            (i % 2 == 0 || mr_template_requires_slot(bundle->suffix, MR_SLOT_IMAGE)))
+            json_object_set_new(
+                one, "image", random_vectors(rng, (size_t)bundle->image.tokens, bundle->image.dim));
         json_array_append_new(candidates, one);
     }
     json_t *request = json_object(), *fields = json_object();

@@ -9,6 +9,7 @@
 #include "core/json.h"
 #include "core/threads.h"
 #include "encoders/history.h"
+#include "encoders/image_encoder.h"
 #include "encoders/projector.h"
 #include "encoders/template.h"
 #include "encoders/text_encoder.h"
@@ -20,18 +21,20 @@ typedef enum {
     MR_ENCODER_NONE,
     MR_ENCODER_CAUSAL_LAST_N,
     MR_ENCODER_EXTERNAL,
-    MR_ENCODER_HISTORY
+    MR_ENCODER_HISTORY,
+    MR_ENCODER_CLIP
 } mr_encoder_kind;
 
 /* One entry of "encoders", checked. Strings and JSON are borrowed from the bundle. */
 typedef struct {
     mr_encoder_kind kind;
-    const char *path;       /* folder relative to the bundle; causal_last_n */
+    const char *path;       /* folder relative to the bundle; causal_last_n, clip */
     const json_t *text;     /* template; causal_last_n */
     int tokens;             /* most embedding tokens that it gives */
     int max_tokens;         /* causal_last_n */
     bool append_eos;        /* causal_last_n */
     mr_history_order order; /* history */
+    int feature_layer;      /* clip */
     const char *name;       /* external */
     bool normalised;        /* external */
     size_t dim;             /* width of its vectors */
@@ -55,7 +58,8 @@ struct mr_bundle {
     int32_t yes_id, no_id;
     double temperature, bias;
 
-    mr_encoder_spec item, user;
+    mr_encoder_spec item, user, image;
+    mr_projector *image_projector;
     mr_projector *item_projector,
         *user_projector; /* user_projector may be the item's: see borrowed */
     bool user_projector_borrowed;
@@ -72,8 +76,13 @@ MR_NODISCARD mr_status mr_bundle_open_item_encoder(const mr_bundle *bundle, mr_g
                                                    size_t batch_tokens, mr_text_encoder **out,
                                                    mr_error *err);
 
-/* What the space of "item" or "user" is the hash of (encoders/space.h), from a sealed bundle.json.
- * The caller owns the result; NULL on failure. */
+/* Opens the bundle's image encoder; MISMATCH when it has none or its vectors come from outside. */
+MR_NODISCARD mr_status mr_bundle_open_image_encoder(const mr_bundle *bundle, mr_gemm_kind gemm,
+                                                    size_t batch, mr_image_encoder **out,
+                                                    mr_error *err);
+
+/* What the space of "item", "user" or "image" is the hash of (encoders/space.h), from a sealed
+ * bundle.json. The caller owns the result; NULL on failure. */
 json_t *mr_bundle_space_description(const json_t *root, const char *encoder, mr_error *err);
 
 /* The score of a margin: sigmoid(margin / temperature + bias). */

@@ -18,6 +18,14 @@
 #define GROUP_CANDIDATES 256
 #define DEFAULT_MAX_ROWS 1024
 
+/* What fills the slots of one kind in a group: vectors of one width, through one projector. */
+typedef struct {
+    float *raw;       /* [n, dim], before the projector */
+    float *projected; /* [n, C] */
+    size_t raw_capacity, projected_capacity;
+    size_t n; /* of the group under way */
+} slot_vectors;
+
 struct mr_scorer {
     const mr_bundle *bundle;
     mr_session *session;
@@ -37,13 +45,15 @@ struct mr_scorer {
 
     /* One group. */
     mr_prompt suffix;
-    mr_ids ids;    /* all suffixes, one after the other */
-    float *raw;    /* [slots, item dim], before the projector */
-    float *embeds; /* [slots, C] */
-    size_t slot_capacity;
-    mr_input *inputs; /* [GROUP_CANDIDATES] */
-    size_t *owner;    /* [GROUP_CANDIDATES], candidate of each input */
-    float *hidden;    /* [GROUP_CANDIDATES, C] */
+    mr_ids ids; /* all suffixes, one after the other */
+    slot_vectors items, images;
+    bool *is_image; /* [slots] in the order of the prompts: which of the two fills it */
+    float *embeds;  /* [slots, C] in that order; not used by a group without pictures */
+    size_t kind_capacity, embed_capacity;
+    const float *placed; /* [slots, C]: embeds, or the items' as they are */
+    mr_input *inputs;    /* [GROUP_CANDIDATES] */
+    size_t *owner;       /* [GROUP_CANDIDATES], candidate of each input */
+    float *hidden;       /* [GROUP_CANDIDATES, C] */
     void *projector_scratch;
     size_t projector_scratch_bytes;
 
@@ -110,7 +120,11 @@ void mr_scorer_free(mr_scorer *s)
     mr_ids_release(&s->ids);
     free(s->prefix_embeds);
     free(s->cached_embeds);
-    free(s->raw);
+    free(s->items.raw);
+    free(s->items.projected);
+    free(s->images.raw);
+    free(s->images.projected);
+    free(s->is_image);
     free(s->embeds);
     free(s->inputs);
     free(s->owner);
@@ -122,7 +136,12 @@ void mr_scorer_free(mr_scorer *s)
 size_t mr_scorer_bytes(const mr_scorer *s)
 {
     return mr_session_bytes(s->session) + GROUP_CANDIDATES * s->C * sizeof(float) +
-           s->slot_capacity * (s->C + s->bundle->item.dim) * sizeof(float) +
+           (s->items.raw_capacity * s->bundle->item.dim +
+            s->images.raw_capacity * s->bundle->image.dim) *
+               sizeof(float) +
+           (s->items.projected_capacity + s->images.projected_capacity + s->embed_capacity) * s->C *
+               sizeof(float) +
+           s->kind_capacity * sizeof(bool) +
            (s->prefix_slot_capacity + s->cached_capacity) * s->C * sizeof(float) +
            s->projector_scratch_bytes;
 }
@@ -167,9 +186,15 @@ static mr_status check_user(const mr_bundle *bundle, const mr_vectors *user, mr_
     return check_vectors("user", &bundle->user, (size_t)bundle->user.tokens * per_item, user, err);
 }
 
-static mr_status check_item(const mr_bundle *bundle, const mr_vectors *item, mr_error *err)
+static mr_status check_item(const mr_bundle *bundle, const mr_scorer_candidate *candidate,
+                            mr_error *err)
 {
-    return check_vectors("item", &bundle->item, (size_t)bundle->item.tokens, item, err);
+    mr_status status =
+        check_vectors("item", &bundle->item, (size_t)bundle->item.tokens, &candidate->item, err);
+    if (status == MR_OK)
+        status = check_vectors("image", &bundle->image, (size_t)bundle->image.tokens,
+                               &candidate->image, err);
+    return status;
 }
 
 /* Slots that a prompt has: those of the template whose condition holds. */
@@ -240,7 +265,8 @@ mr_status mr_scorer_begin(mr_scorer *s, const mr_scorer_prefix *prefix, mr_error
         return status;
     size_t reserved = 0;
     const mr_template_input closing = {
-        .slot_tokens = {[MR_SLOT_ITEM] = bundle->mixed ? (size_t)bundle->item.tokens : 0}};
+        .slot_tokens = {[MR_SLOT_ITEM] = bundle->mixed ? (size_t)bundle->item.tokens : 0,
+                        [MR_SLOT_IMAGE] = bundle->mixed ? (size_t)bundle->image.tokens : 0}};
     status = mr_template_fixed_tokens(bundle->suffix, &closing, &reserved, err);
     if (status != MR_OK)
         return status;
@@ -300,14 +326,15 @@ static mr_input pending_prefix(const mr_scorer *s)
 
 /* ---- suffixes -------------------------------------------------------------------------------- */
 
-static mr_status expand_suffix(mr_scorer *s, mr_fields fields, size_t item_tokens, mr_error *err)
+static mr_status expand_suffix(mr_scorer *s, mr_fields fields, size_t item_tokens,
+                               size_t image_tokens, mr_error *err)
 {
     const mr_bundle *bundle = s->bundle;
     const size_t used = s->prefix.ids.n;
-    const mr_template_input input = {.fields = fields,
-                                     .slot_tokens = {[MR_SLOT_ITEM] = item_tokens},
-                                     .max_tokens =
-                                         bundle->max_length > used ? bundle->max_length - used : 1};
+    const mr_template_input input = {
+        .fields = fields,
+        .slot_tokens = {[MR_SLOT_ITEM] = item_tokens, [MR_SLOT_IMAGE] = image_tokens},
+        .max_tokens = bundle->max_length > used ? bundle->max_length - used : 1};
     mr_status status = mr_template_expand(bundle->suffix, &input, &s->suffix, err);
     if (status == MR_OK && s->suffix.ids.n == 0)
         status = MR_FAIL(err, INVALID, "the suffix expands to no tokens");
@@ -320,22 +347,52 @@ typedef struct {
     size_t slots; /* embedding tokens */
 } group;
 
+/* Appends a candidate's vectors of one kind; n_slots is how many of them the prompt takes: all, or
+ * none. */
+static bool slot_append(slot_vectors *to, const mr_vectors *vectors, size_t n_slots, size_t C)
+{
+    if (n_slots == 0)
+        return true;
+    const size_t dim = vectors->dim, need = to->n + n_slots;
+    if (!grow((void **)&to->raw, &to->raw_capacity, need, dim * sizeof(float)) ||
+        !grow((void **)&to->projected, &to->projected_capacity, need, C * sizeof(float)))
+        return false;
+    memcpy(to->raw + to->n * dim, vectors->values, n_slots * dim * sizeof(float));
+    to->n = need;
+    return true;
+}
+
+/* Notes which kind each slot of the expanded suffix is of, and counts them. */
+static void note_kinds(const mr_prompt *suffix, bool *is_image, size_t *n_items, size_t *n_images)
+{
+    size_t slot = 0;
+    *n_items = *n_images = 0;
+    for (size_t i = 0; i < suffix->n_pieces; i++) {
+        const mr_piece *piece = &suffix->piece[i];
+        if (piece->kind != MR_PIECE_SLOT)
+            continue;
+        const bool image = piece->slot == MR_SLOT_IMAGE;
+        *(image ? n_images : n_items) += piece->n;
+        for (size_t t = 0; t < piece->n; t++)
+            is_image[slot++] = image;
+    }
+}
+
 /* Adds one candidate, whose suffix is expanded, to the group. */
 static mr_status group_add(mr_scorer *s, group *g, size_t index,
                            const mr_scorer_candidate *candidate, mr_error *err)
 {
-    const size_t slots = count_slots(&s->suffix), dim = s->bundle->item.dim;
+    const size_t slots = count_slots(&s->suffix);
+    size_t n_items, n_images;
     mr_status status = mr_ids_append(&s->ids, s->suffix.ids.data, s->suffix.ids.n, err);
     if (status != MR_OK)
         return status;
-    size_t raw_capacity = s->slot_capacity, embed_capacity = s->slot_capacity;
-    if (slots &&
-        (!grow((void **)&s->raw, &raw_capacity, g->slots + slots, dim * sizeof(float)) ||
-         !grow((void **)&s->embeds, &embed_capacity, g->slots + slots, s->C * sizeof(float))))
+    if (!grow((void **)&s->is_image, &s->kind_capacity, g->slots + slots, sizeof(bool)))
+        return MR_FAIL(err, NO_MEMORY, "slots of a group");
+    note_kinds(&s->suffix, s->is_image + g->slots, &n_items, &n_images);
+    if (!slot_append(&s->items, &candidate->item, n_items, s->C) ||
+        !slot_append(&s->images, &candidate->image, n_images, s->C))
         return MR_FAIL(err, NO_MEMORY, "vectors of a group");
-    s->slot_capacity = raw_capacity < embed_capacity ? raw_capacity : embed_capacity;
-    if (slots)
-        memcpy(s->raw + g->slots * dim, candidate->item.values, slots * dim * sizeof(float));
     s->inputs[g->n] = (mr_input){.n = s->suffix.ids.n, .n_embeds = slots};
     s->owner[g->n] = index;
     g->n++;
@@ -359,7 +416,7 @@ static void group_place(mr_scorer *s, group *g, mr_status *status, mr_error *fir
     for (size_t i = 0; i < g->n; i++) {
         mr_input input = s->inputs[i];
         input.ids = s->ids.data + position;
-        input.embeds = input.n_embeds ? s->embeds + slot * s->C : NULL;
+        input.embeds = input.n_embeds ? s->placed + slot * s->C : NULL;
         position += input.n;
         slot += input.n_embeds;
         if (!all_finite(input.embeds, input.n_embeds * s->C)) {
@@ -376,12 +433,38 @@ static void group_place(mr_scorer *s, group *g, mr_status *status, mr_error *fir
     g->n = kept;
 }
 
+/* Vectors of both kinds through their projectors and into the order of the slots. */
+static mr_status group_project(mr_scorer *s, const group *g, mr_error *err)
+{
+    const mr_bundle *bundle = s->bundle;
+    const size_t row = s->C * sizeof(float);
+    mr_status status = MR_OK;
+    if (s->items.n)
+        status =
+            project(s, bundle->item_projector, s->items.raw, s->items.n, s->items.projected, err);
+    s->placed = s->items.projected;
+    if (status != MR_OK || s->images.n == 0)
+        return status;
+    status =
+        project(s, bundle->image_projector, s->images.raw, s->images.n, s->images.projected, err);
+    if (status != MR_OK)
+        return status;
+    if (!grow((void **)&s->embeds, &s->embed_capacity, g->slots, row))
+        return MR_FAIL(err, NO_MEMORY, "vectors of a group");
+    size_t item = 0, image = 0;
+    for (size_t i = 0; i < g->slots; i++)
+        memcpy(s->embeds + i * s->C,
+               s->is_image[i] ? s->images.projected + image++ * s->C
+                              : s->items.projected + item++ * s->C,
+               row);
+    s->placed = s->embeds;
+    return MR_OK;
+}
+
 static mr_status group_run(mr_scorer *s, group *g, double *margins, mr_status *statuses,
                            mr_error *first_error, mr_error *err)
 {
-    mr_status status = MR_OK;
-    if (g->slots)
-        status = project(s, s->bundle->item_projector, s->raw, g->slots, s->embeds, err);
+    mr_status status = group_project(s, g, err);
     if (status != MR_OK)
         return status;
     group_place(s, g, statuses, first_error);
@@ -421,13 +504,15 @@ static mr_status group_fill(mr_scorer *s, group *g, const mr_scorer_candidate *c
     const int64_t started = mr_clock_monotonic_us();
     mr_status added = MR_OK;
     s->ids.n = 0;
+    s->items.n = s->images.n = 0;
     for (; *next < n && g->n < GROUP_CANDIDATES && added == MR_OK; ++*next) {
         const mr_scorer_candidate *candidate = &candidates[*next];
         mr_error why = {0};
         margins[*next] = (double)NAN;
-        status[*next] = check_item(s->bundle, &candidate->item, &why);
+        status[*next] = check_item(s->bundle, candidate, &why);
         if (status[*next] == MR_OK)
-            status[*next] = expand_suffix(s, candidate->fields, candidate->item.tokens, &why);
+            status[*next] = expand_suffix(s, candidate->fields, candidate->item.tokens,
+                                          candidate->image.tokens, &why);
         if (status[*next] != MR_OK) {
             note_failure(first_error, &why);
             continue;
@@ -464,9 +549,9 @@ const mr_prompt *mr_scorer_prefix_prompt(const mr_scorer *s)
 }
 
 mr_status mr_scorer_suffix_prompt(mr_scorer *s, mr_fields fields, size_t item_tokens,
-                                  const mr_prompt **out, mr_error *err)
+                                  size_t image_tokens, const mr_prompt **out, mr_error *err)
 {
-    mr_status status = expand_suffix(s, fields, item_tokens, err);
+    mr_status status = expand_suffix(s, fields, item_tokens, image_tokens, err);
     if (status == MR_OK)
         *out = &s->suffix;
     return status;

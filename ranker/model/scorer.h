@@ -51,6 +51,7 @@ MR_NODISCARD mr_status mr_scorer_begin(mr_scorer *scorer, const mr_scorer_prefix
 typedef struct {
     mr_fields fields; /* title, text, document, ... */
     mr_vectors item;  /* tokens 0: none */
+    mr_vectors image; /* of its picture; tokens 0: none */
 } mr_scorer_candidate;
 
 /* margins[i] for each candidate; status[i] is MR_OK, or why that one has none (its margin is then
@@ -60,12 +61,13 @@ MR_NODISCARD mr_status mr_scorer_score(mr_scorer *scorer, const mr_scorer_candid
                                        size_t n, double *margins, mr_status *status,
                                        mr_error *first_error, mr_error *err);
 
-/* The prefix as expanded, and the suffix of a candidate with these fields and that many embedding
- * tokens as it would be: for explain. Borrowed until the next call on the scorer. */
+/* The prefix as expanded, and the suffix of a candidate with these fields and so many embedding
+ * tokens of item and picture as it would be: for explain. Borrowed until the next call on the
+ * scorer. */
 const mr_prompt *mr_scorer_prefix_prompt(const mr_scorer *scorer);
 MR_NODISCARD mr_status mr_scorer_suffix_prompt(mr_scorer *scorer, mr_fields fields,
-                                               size_t item_tokens, const mr_prompt **out,
-                                               mr_error *err);
+                                               size_t item_tokens, size_t image_tokens,
+                                               const mr_prompt **out, mr_error *err);
 
 typedef struct {
     uint64_t prefix_tokens;        /* of the current prefix */

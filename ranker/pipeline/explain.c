@@ -168,7 +168,8 @@ mr_status mr_ranking_explain(mr_ranking *ranking, const size_t *order, mr_arena 
         const mr_prompt *suffix = NULL;
         const mr_ranking_item *item = &ranking->items[i];
         if (isnan(ranking->keys[i].margin) ||
-            mr_scorer_suffix_prompt(scorer, item->fields, item->tokens, &suffix, NULL) != MR_OK)
+            mr_scorer_suffix_prompt(scorer, item->fields, item->tokens, item->image_tokens, &suffix,
+                                    NULL) != MR_OK)
             continue;
         const mr_str id = ranking->request->candidates[i].id;
         mr_strbuf_printf(&buf, "suffix   %zu tokens, candidate %zu '", suffix->ids.n, i);

@@ -35,6 +35,51 @@ static void on_item(void *context, size_t i, mr_bytes record)
     visit->ranking->n_found++;
 }
 
+static void on_image(void *context, size_t i, mr_bytes record)
+{
+    item_visit *visit = context;
+    const size_t index = visit->index[i];
+    mr_ranking_item *item = &visit->ranking->items[index];
+    if (!record.data)
+        return;
+    /* Counted once, however much of an item is found. */
+    visit->ranking->n_found += !item->record.data && item->reason != MR_REASON_MEMORY &&
+                               !visit->ranking->request->candidates[index].vectors;
+    item->image_record = keep_copy(visit->ranking->arena, record);
+    item->image_reason = item->image_record.data ? MR_REASON_NONE : MR_REASON_MEMORY;
+}
+
+/* Records of pictures, for candidates that did not bring one. Their space is the image encoder's:
+ * the same ids under other keys. */
+static void fetch_images(mr_ranking *ranking, mr_str *ids, size_t *index)
+{
+    const mr_rank_request *request = ranking->request;
+    const mr_bundle *bundle = ranking->ranker->bundle;
+    size_t wanted = 0;
+    if (!mr_template_uses_slot(bundle->suffix, MR_SLOT_IMAGE))
+        return;
+    for (size_t i = 0; i < request->n_candidates; i++) {
+        const mr_candidate *candidate = &request->candidates[i];
+        ranking->items[i].image_reason = MR_REASON_MISSING;
+        if (ranking->items[i].reason == MR_REASON_INVALID || candidate->image.len ||
+            candidate->id.len == 0 || !ranking->ranker->store)
+            continue;
+        ids[wanted] = candidate->id;
+        index[wanted++] = i;
+    }
+    if (wanted == 0)
+        return;
+    item_visit visit = {ranking, index};
+    mr_error why = {0};
+    if (mr_store_fetch(ranking->ranker->store, MR_ENTITY_ITEM, bundle->image.space, ids, wanted,
+                       on_image, &visit, &why) != MR_OK) {
+        mr_ranking_note(ranking, &why);
+        mr_ranking_degrade(ranking, MR_REASON_STORE_AWAY);
+        for (size_t i = 0; i < wanted; i++)
+            ranking->items[index[i]].image_reason = MR_REASON_STORE_AWAY;
+    }
+}
+
 mr_status mr_ranking_fetch(mr_ranking *ranking, mr_error *err)
 {
     const mr_rank_request *request = ranking->request;
@@ -73,6 +118,7 @@ mr_status mr_ranking_fetch(mr_ranking *ranking, mr_error *err)
                 ranking->items[index[i]].reason = MR_REASON_STORE_AWAY;
         }
     }
+    fetch_images(ranking, ids, index);
     if ((double)ranking->n_found < ranking->ranker->options.min_coverage * (double)n)
         mr_ranking_degrade(ranking, MR_REASON_LOW_COVERAGE);
     return MR_OK;
@@ -128,6 +174,18 @@ mr_vectors mr_ranking_item_vectors(mr_ranking *ranking, size_t index)
     char key[96];
     snprintf(key, sizeof key, "item '%.*s'", MR_STR_ARG(candidate->id));
     return decode(ranking, key, item->record, ranking->ranker->bundle->item.space, &item->reason);
+}
+
+mr_vectors mr_ranking_image_vectors(mr_ranking *ranking, size_t index)
+{
+    mr_ranking_item *item = &ranking->items[index];
+    if (!item->image_record.data)
+        return (mr_vectors){0};
+    char key[96];
+    snprintf(key, sizeof key, "picture of item '%.*s'",
+             MR_STR_ARG(ranking->request->candidates[index].id));
+    return decode(ranking, key, item->image_record, ranking->ranker->bundle->image.space,
+                  &item->image_reason);
 }
 
 /* ---- user ------------------------------------------------------------------------------------ */

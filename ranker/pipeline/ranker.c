@@ -23,7 +23,7 @@ typedef struct {
     mr_arena arena;
 } owned_reply;
 
-static const char *const source_names[MR_SOURCE_COUNT] = {"model", "text", "prior"};
+static const char *const source_names[MR_SOURCE_COUNT] = {"model", "text", "image", "prior"};
 
 static const char *const reason_names[MR_REASON_COUNT] = {
     "none",     "missing",  "removed",    "damaged", "wrong_shape",  "invalid",
@@ -75,6 +75,7 @@ void mr_ranker_free(mr_ranker *ranker)
     if (!ranker)
         return;
     mr_text_encoder_close(ranker->encoder);
+    mr_image_encoder_close(ranker->image_encoder);
     mr_scorer_free(ranker->scorer);
     mr_arena_done(&ranker->arena);
     free(ranker);

@@ -68,6 +68,10 @@ typedef struct {
     bool has_prior;
     const float *vectors; /* inline embedding tokens [tokens][dim], instead of the store's */
     uint16_t tokens, dim;
+    /* The bytes of a PNG, JPEG or BMP file, instead of the store's tokens of the item's picture;
+     * not looked at by a bundle whose prompt takes no picture. A damaged or hostile one keeps the
+     * candidate from being scored, as text that is not UTF-8 does. */
+    mr_bytes image;
 } mr_candidate;
 
 typedef struct {
@@ -94,10 +98,11 @@ typedef struct {
 typedef enum {
     MR_SOURCE_MODEL, /* scored from stored or inline vectors */
     MR_SOURCE_TEXT,  /* scored from text that came with the request */
+    MR_SOURCE_IMAGE, /* scored with a picture that came with the request */
     MR_SOURCE_PRIOR, /* not scored: stands where its prior puts it */
     MR_SOURCE_COUNT
 } mr_source;
-MR_API const char *mr_source_name(mr_source source); /* "model", "text", "prior" */
+MR_API const char *mr_source_name(mr_source source); /* "model", "text", ... */
 
 /* Why an item was not scored, or a list is degraded. */
 typedef enum {
@@ -106,7 +111,7 @@ typedef enum {
     MR_REASON_REMOVED,     /* a tombstone */
     MR_REASON_DAMAGED,     /* the record did not pass its checks */
     MR_REASON_WRONG_SHAPE, /* vectors of another width, or more tokens than the bundle takes */
-    MR_REASON_INVALID,     /* text that is not UTF-8, or non-finite vectors */
+    MR_REASON_INVALID,     /* text that is not UTF-8, non-finite vectors, a broken picture */
     MR_REASON_TOO_LONG,    /* the prompt does not fit */
     MR_REASON_DEADLINE,
     MR_REASON_STORE_AWAY,   /* the store did not answer */

@@ -21,15 +21,20 @@ struct mr_ranker {
     mr_scorer *scorer;
     mr_text_encoder *encoder; /* opened at the first candidate that needs it */
     bool encoder_failed;
+    mr_image_encoder *image_encoder; /* opened at the first picture that comes with a request */
+    bool image_encoder_failed;
     double us_per_candidate; /* of the last chunk; 0: none was scored yet */
     mr_arena arena;          /* of the ranking under way */
 };
 
 /* One candidate on its way. */
 typedef struct {
-    mr_fields fields; /* the request's, with the aliases of ranker.h */
-    mr_bytes record;  /* raw, in the arena; empty when there is none */
-    mr_reason reason; /* why it has no margin, so far */
+    mr_fields fields;       /* the request's, with the aliases of ranker.h */
+    mr_bytes record;        /* raw, in the arena; empty when there is none */
+    mr_reason reason;       /* why it has no margin, so far */
+    mr_bytes image_record;  /* of its picture, raw; empty when there is none */
+    mr_reason image_reason; /* why it has no tokens of a picture */
+    size_t image_tokens;    /* that it was scored by */
     mr_source source;
     size_t tokens; /* embedding tokens that it was scored by */
 } mr_ranking_item;
@@ -77,5 +82,8 @@ MR_NODISCARD mr_status mr_ranking_explain(mr_ranking *ranking, const size_t *ord
 /* fetch.c. A candidate's vectors, inline or decoded into the arena; sets the item's reason when
  * they cannot be used. */
 mr_vectors mr_ranking_item_vectors(mr_ranking *ranking, size_t index);
+
+/* The same for the stored tokens of its picture; sets image_reason. */
+mr_vectors mr_ranking_image_vectors(mr_ranking *ranking, size_t index);
 
 #endif

@@ -96,20 +96,93 @@ static mr_vectors encode_text(mr_ranking *ranking, size_t index)
     return (mr_vectors){values, tokens, bundle->item.dim};
 }
 
+/* A picture that came with the request, into vectors. With the scoring kernels, as the text. */
+static mr_vectors encode_image(mr_ranking *ranking, size_t index)
+{
+    mr_ranker *ranker = ranking->ranker;
+    const mr_bundle *bundle = ranker->bundle;
+    const mr_candidate *candidate = &ranking->request->candidates[index];
+    mr_ranking_item *item = &ranking->items[index];
+    const int64_t started = mr_clock_monotonic_us();
+    if (ranking->request->deadline_us && started >= ranking->request->deadline_us) {
+        item->image_reason = MR_REASON_DEADLINE;
+        mr_ranking_degrade(ranking, MR_REASON_DEADLINE);
+        return (mr_vectors){0};
+    }
+    mr_error why = {0};
+    mr_status status = MR_OK;
+    if (!ranker->image_encoder && !ranker->image_encoder_failed) {
+        status =
+            mr_bundle_open_image_encoder(bundle, MR_GEMM_SCORING, 1, &ranker->image_encoder, &why);
+        ranker->image_encoder_failed = status != MR_OK;
+    }
+    if (!ranker->image_encoder) {
+        if (status != MR_OK)
+            mr_ranking_note(ranking, &why);
+        item->image_reason = MR_REASON_MISSING;
+        return (mr_vectors){0};
+    }
+    const size_t tokens = (size_t)bundle->image.tokens;
+    float *values = mr_arena_array(ranking->arena, float, tokens * bundle->image.dim);
+    if (!values)
+        status = MR_FAIL(&why, NO_MEMORY, "vectors of one picture");
+    if (status == MR_OK)
+        status = mr_image_encoder_put(ranker->image_encoder, 0, "inline", candidate->image, &why);
+    if (status == MR_OK)
+        status = mr_image_encoder_run(ranker->image_encoder, 1, values, &why);
+    ranking->work.encode_us += mr_clock_monotonic_us() - started;
+    if (status != MR_OK) {
+        item->image_reason = reason_of(status);
+        mr_error_prefix(&why, status, "candidate %zu '%.*s'", index, MR_STR_ARG(candidate->id));
+        mr_ranking_note(ranking, &why);
+        return (mr_vectors){0};
+    }
+    item->image_reason = MR_REASON_NONE;
+    return (mr_vectors){values, tokens, bundle->image.dim};
+}
+
+/* What stands in the slots of a mixed prompt. False when there is not what the prompt needs; the
+ * item then has its reason. */
+static bool slot_vectors_of(mr_ranking *ranking, size_t index, mr_vectors *item_vectors,
+                            mr_vectors *image_vectors)
+{
+    const mr_template *suffix = ranking->ranker->bundle->suffix;
+    const bool inline_image = ranking->request->candidates[index].image.len > 0;
+    mr_ranking_item *item = &ranking->items[index];
+    item->source = MR_SOURCE_MODEL;
+    *item_vectors = mr_ranking_item_vectors(ranking, index);
+    if (!item_vectors->tokens)
+        *item_vectors = encode_text(ranking, index);
+    *image_vectors = (mr_vectors){0};
+    if (mr_template_uses_slot(suffix, MR_SLOT_IMAGE)) {
+        *image_vectors =
+            inline_image ? encode_image(ranking, index) : mr_ranking_image_vectors(ranking, index);
+        if (inline_image && image_vectors->tokens)
+            item->source = MR_SOURCE_IMAGE;
+        /* A picture that the caller sent is part of what is to be ranked, and one that the prompt
+         * cannot do without is too. */
+        if (!image_vectors->tokens &&
+            (inline_image || mr_template_requires_slot(suffix, MR_SLOT_IMAGE))) {
+            item->reason = item->image_reason;
+            return false;
+        }
+    }
+    if (!item_vectors->tokens &&
+        (!image_vectors->tokens || mr_template_requires_slot(suffix, MR_SLOT_ITEM)))
+        return false;
+    return true;
+}
+
 /* Adds the candidate to the chunk when there is something to score it by. */
 static void prepare(mr_ranking *ranking, size_t index, chunk_buffers *chunk)
 {
     const mr_bundle *bundle = ranking->ranker->bundle;
     mr_ranking_item *item = &ranking->items[index];
-    mr_vectors vectors = {0};
+    mr_vectors vectors = {0}, image = {0};
     if (item->reason == MR_REASON_INVALID)
         return;
     if (bundle->mixed) {
-        item->source = MR_SOURCE_MODEL;
-        vectors = mr_ranking_item_vectors(ranking, index);
-        if (!vectors.tokens)
-            vectors = encode_text(ranking, index);
-        if (!vectors.tokens)
+        if (!slot_vectors_of(ranking, index, &vectors, &image))
             return;
     } else {
         item->source = MR_SOURCE_TEXT;
@@ -119,8 +192,10 @@ static void prepare(mr_ranking *ranking, size_t index, chunk_buffers *chunk)
         }
     }
     item->tokens = vectors.tokens;
+    item->image_tokens = image.tokens;
     chunk->index[chunk->n] = index;
-    chunk->candidates[chunk->n] = (mr_scorer_candidate){.fields = item->fields, .item = vectors};
+    chunk->candidates[chunk->n] =
+        (mr_scorer_candidate){.fields = item->fields, .item = vectors, .image = image};
     chunk->n++;
 }
 

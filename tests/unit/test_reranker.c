@@ -116,8 +116,9 @@ static void the_ids_are_those_of_the_published_code(void **state)
         const mr_scorer_prefix prefix = {.fields = fields_of(bundle, row, field)};
         const mr_prompt *suffix = NULL;
         assert_status(mr_scorer_begin(scorer, &prefix, &err), MR_OK, &err);
-        assert_status(mr_scorer_suffix_prompt(scorer, (mr_fields){&document, 1}, 0, &suffix, &err),
-                      MR_OK, &err);
+        assert_status(
+            mr_scorer_suffix_prompt(scorer, (mr_fields){&document, 1}, 0, 0, &suffix, &err), MR_OK,
+            &err);
         const mr_ids *first = &mr_scorer_prefix_prompt(scorer)->ids;
         if (first->n + suffix->ids.n != json_array_size(row->ids))
             fail_msg("row %zu: %zu + %zu ids, expected %zu", i, first->n, suffix->ids.n,

@@ -215,7 +215,7 @@ static void the_shared_prefix_agrees_with_whole_prompts(void **state)
         const mr_prompt *prefix = mr_scorer_prefix_prompt(scorer), *suffix = NULL;
         int32_t ids[256];
         float embeds[16 * DIM];
-        assert_status(mr_scorer_suffix_prompt(scorer, c->fields, c->item.tokens, &suffix, &err),
+        assert_status(mr_scorer_suffix_prompt(scorer, c->fields, c->item.tokens, 0, &suffix, &err),
                       MR_OK, &err);
         const size_t n = prefix->ids.n + suffix->ids.n;
         assert_true(n <= COUNT(ids));

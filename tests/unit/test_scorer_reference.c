@@ -284,13 +284,14 @@ static bool check_through_scorer(const reference *r, size_t index, size_t c, dou
     snprintf(name, sizeof name, "%zu.suffix.%zu", index, c);
     mr_input item = read_input(r, name);
     const mr_scorer_prefix begin = {{prefix_fields, n_prefix}, {user.embeds, user.n_embeds, r->C}};
-    const mr_scorer_candidate one = {{suffix_fields, n_suffix}, {item.embeds, item.n_embeds, r->C}};
+    const mr_scorer_candidate one = {.fields = {suffix_fields, n_suffix},
+                                     .item = {item.embeds, item.n_embeds, r->C}};
     const mr_prompt *prompt = NULL;
     assert_status(mr_scorer_begin(scorer, &begin, &err), MR_OK, &err);
     prompt = mr_scorer_prefix_prompt(scorer);
     assert_int_equal(prompt->ids.n, user.n);
     assert_memory_equal(prompt->ids.data, user.ids, user.n * sizeof *user.ids);
-    assert_status(mr_scorer_suffix_prompt(scorer, one.fields, one.item.tokens, &prompt, &err),
+    assert_status(mr_scorer_suffix_prompt(scorer, one.fields, one.item.tokens, 0, &prompt, &err),
                   MR_OK, &err);
     assert_int_equal(prompt->ids.n, item.n);
     assert_memory_equal(prompt->ids.data, item.ids, item.n * sizeof *item.ids);
