@@ -103,6 +103,11 @@ MR_NODISCARD mr_status mr_llava_answer(mr_llava *llava, const mr_llava_request *
 MR_NODISCARD mr_status mr_llava_prompt_ids(const mr_llava *llava, const mr_llava_request *request,
                                            mr_ids *ids, size_t *n_markers, mr_error *err);
 
+/* Decodes, prepares and encodes the request's pictures: *projected is [n_images][tokens][C], for
+ * free(), or NULL without pictures. */
+MR_NODISCARD mr_status mr_llava_pictures(mr_llava *llava, const mr_llava_request *request,
+                                         float **projected, mr_error *err);
+
 /* pixels: [n][3][S][S]; features: [n][tokens][vision width]; projected: [n][tokens][C], or NULL. */
 MR_NODISCARD mr_status mr_llava_features(mr_llava *llava, const float *pixels, size_t n,
                                          float *features, float *projected, mr_error *err);

@@ -188,6 +188,21 @@ out:
     return status;
 }
 
+mr_status mr_llava_pictures(mr_llava *llava, const mr_llava_request *request, float **projected,
+                            mr_error *err)
+{
+    mr_llava_report times = {0};
+    *projected = NULL;
+    if (request->n_images == 0)
+        return MR_OK;
+    mr_status status = encode_images(llava, request, projected, &times, err);
+    if (status != MR_OK) {
+        free(*projected);
+        *projected = NULL;
+    }
+    return status;
+}
+
 /* ---- The answer ------------------------------------------------------------------------------ */
 
 static mr_status decode(mr_llava *llava, const mr_llava_request *request, mr_sampler *sampler,

@@ -10,6 +10,8 @@
 #include <string.h>
 
 #include "core/arena.h"
+#include "core/file.h"
+#include "encoders/llava.h"
 #include "engine/oracle.h"
 #include "engine/session.h"
 #include "engine/tokenizer.h"
@@ -17,11 +19,14 @@
 #include "ranker/cli/command.h"
 #include "ranker/model/bundle.h"
 
+/* image.h has a smaller bound, and words for it. */
+#define MAX_IMAGE_BYTES ((size_t)64 << 20)
+
 enum { BACKEND_SCORING, BACKEND_BLAS, BACKEND_ORACLE };
 static const char *const backend_choices[] = {"scoring", "blas", "oracle", NULL};
 
 typedef struct {
-    const char *model, *text, *ids, *embeds, *out;
+    const char *model, *text, *ids, *embeds, *image, *out;
     int backend;
     int64_t threads;
     bool add_special, json;
@@ -34,6 +39,10 @@ static const mr_option options[] = {
                      "the input as token ids apart by commas; -1 takes the next row of --embeds"),
     MR_OPTION_STRING("embeds", 'e', "FILE", forward_options, embeds,
                      "safetensors whose tensor 'embeds' [n, width] fills the -1 positions"),
+    MR_OPTION_STRING(
+        "image", 0, "FILE", forward_options, image,
+        "a picture for a LLaVA folder: its vectors fill the <image> of --text; without "
+        "--text the chat template around it"),
     MR_OPTION_STRING("out", 'o', "FILE", forward_options, out, "where to write, as safetensors"),
     MR_OPTION_CHOICE("backend", 0, "NAME", forward_options, backend, backend_choices,
                      "scoring: the kernels that rank; blas; oracle: plain C loops"),
@@ -46,11 +55,12 @@ static const mr_option options[] = {
 };
 
 static const mr_command_help help = {
-    "forward", "--model DIR (--text TEXT | --ids IDS) --out FILE",
+    "forward", "--model DIR (--text TEXT | --ids IDS | --image FILE) --out FILE",
     "Runs a model over one input and writes input_ids, hidden_states.0 .. hidden_states.L (the "
     "last one "
     "after the final norm, as transformers counts them) and logits.",
-    "  mixrank forward -m build/demo/bundle/llm -t 'text editor' -o /tmp/states.safetensors\n"};
+    "  mixrank forward -m build/demo/bundle/llm -t 'text editor' -o /tmp/states.safetensors\n"
+    "  mixrank forward -m llava-1.5-7b-hf --image photo.jpg -o /tmp/states.safetensors\n"};
 
 typedef struct {
     size_t n, C;
@@ -124,6 +134,29 @@ static mr_status read_input(const forward_options *opt, const mr_model *model, m
             status = MR_FAIL(err, NO_MEMORY, "embeds");
     }
     mr_safetensors_close(file);
+    return status;
+}
+
+/* The picture through the tower and the projector into the places of its marker. */
+static mr_status read_picture(const forward_options *opt, mr_llava *llava, mr_ids *ids,
+                              float **embeds, size_t *n_embeds, mr_error *err)
+{
+    mr_arena arena = {0};
+    mr_str file;
+    size_t n_markers = 0;
+    mr_status status = mr_file_read(&arena, opt->image, MAX_IMAGE_BYTES, &file, err);
+    if (status == MR_OK) {
+        const mr_llava_image image = {opt->image, {file.data, file.len}};
+        const mr_llava_request request = {.prompt = mr_str_of(opt->text ? opt->text : ""),
+                                          .raw_prompt = opt->text != NULL,
+                                          .images = &image,
+                                          .n_images = 1};
+        status = mr_llava_prompt_ids(llava, &request, ids, &n_markers, err);
+        if (status == MR_OK)
+            status = mr_llava_pictures(llava, &request, embeds, err);
+        *n_embeds = mr_llava_image_tokens(llava);
+    }
+    mr_arena_done(&arena);
     return status;
 }
 
@@ -209,14 +242,16 @@ out:
     return status;
 }
 
-static mr_status forward(const forward_options *opt, const mr_model *model, size_t *n_tokens,
-                         mr_error *err)
+/* llava: where the model is a part of one; else NULL. */
+static mr_status forward(const forward_options *opt, const mr_model *model, mr_llava *llava,
+                         size_t *n_tokens, mr_error *err)
 {
     mr_ids ids = {0};
     float *embeds = NULL, *hidden = NULL;
     tapped tap = {.C = (size_t)model->config.C, .L = model->config.L};
     mr_input input = {0};
-    mr_status status = read_input(opt, model, &ids, &embeds, &input.n_embeds, err);
+    mr_status status = llava ? read_picture(opt, llava, &ids, &embeds, &input.n_embeds, err)
+                             : read_input(opt, model, &ids, &embeds, &input.n_embeds, err);
     if (status != MR_OK)
         goto out;
     input.ids = ids.data;
@@ -265,6 +300,37 @@ static void print_summary(const forward_options *opt, const mr_model *model, siz
         mr_command_warn_untrained(help.name, !opt->json);
 }
 
+static mr_status forward_model(const forward_options *opt, size_t *n, mr_error *err)
+{
+    mr_model *model = NULL;
+    mr_model_options options_of_model = MR_MODEL_OPTIONS_DEFAULT;
+    options_of_model.gemm = opt->backend == BACKEND_BLAS ? MR_GEMM_BLAS : MR_GEMM_SCORING;
+    mr_status status = mr_model_open(&model, opt->model, &options_of_model, err);
+    if (status == MR_OK)
+        status = forward(opt, model, NULL, n, err);
+    if (status == MR_OK)
+        print_summary(opt, model, *n);
+    mr_model_close(model);
+    return status;
+}
+
+static mr_status forward_llava(const forward_options *opt, size_t *n, mr_error *err)
+{
+    mr_pool *pool = NULL;
+    mr_llava *llava = NULL;
+    mr_status status = mr_pool_new(&pool, (int)opt->threads, err);
+    const mr_llava_options options_of_llava = {.pool = pool};
+    if (status == MR_OK)
+        status = mr_llava_open(&llava, opt->model, &options_of_llava, err);
+    if (status == MR_OK)
+        status = forward(opt, mr_llava_model(llava), llava, n, err);
+    if (status == MR_OK)
+        print_summary(opt, mr_llava_model(llava), *n);
+    mr_llava_close(llava);
+    mr_pool_free(pool);
+    return status;
+}
+
 int mr_cmd_forward(int argc, char **argv)
 {
     forward_options opt = {0};
@@ -273,24 +339,19 @@ int mr_cmd_forward(int argc, char **argv)
         return code;
     if (n_positional)
         return mr_command_misuse(help.name, "unexpected argument '%s'", argv[1]);
-    if (!opt.model || !opt.out || !opt.text == !opt.ids)
-        return mr_command_misuse(help.name, "%s",
-                                 !opt.model ? "--model is missing"
-                                 : !opt.out ? "--out is missing"
-                                            : "give either --text or --ids");
+    const char *mistake = !opt.model                             ? "--model is missing"
+                          : !opt.out                             ? "--out is missing"
+                          : opt.image && (opt.ids || opt.embeds) ? "--image goes with --text alone"
+                          : opt.image && opt.backend == BACKEND_BLAS
+                              ? "--image runs with scoring or "
+                                "oracle"
+                          : !opt.image && !opt.text == !opt.ids ? "give either --text or --ids"
+                                                                : NULL;
+    if (mistake)
+        return mr_command_misuse(help.name, "%s", mistake);
     mr_error err = {0};
-    mr_model *model = NULL;
     size_t n = 0;
-    mr_model_options model_options = MR_MODEL_OPTIONS_DEFAULT;
-    model_options.gemm = opt.backend == BACKEND_BLAS ? MR_GEMM_BLAS : MR_GEMM_SCORING;
-    mr_status status = mr_model_open(&model, opt.model, &model_options, &err);
-    if (status == MR_OK)
-        status = forward(&opt, model, &n, &err);
-    if (status != MR_OK) {
+    if ((opt.image ? forward_llava : forward_model)(&opt, &n, &err) != MR_OK)
         code = mr_command_fail(help.name, &err);
-    } else {
-        print_summary(&opt, model, n);
-    }
-    mr_model_close(model);
     return code;
 }

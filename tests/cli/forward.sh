@@ -85,3 +85,35 @@ ok forward --model "$work/b/llm" --text x --out "$work/u.safetensors" --json
 same "$(json notice)" "$notice"
 err_has "$notice"
 grep -qF "$notice" "$work/u.safetensors" || fail "the file does not say that it is untrained"
+
+it "gives LLaVA's hidden states and logits of a picture, with both back ends"
+n=0
+for folder in "$DATA"/llava/*/; do
+    for backend in scoring oracle; do
+        ok forward --model "$folder" --backend $backend --image "$DATA/images/rgb-61x47.png" \
+            --text "USER: <image>
+What is the color? ASSISTANT:" --out "$work/picture.safetensors"
+        for layer in 0 1 2; do
+            "$TENSORS" compare "$work/picture.safetensors:hidden_states.$layer" \
+                "$folder/reference.safetensors:0.hidden_states.$layer" 1e-5 ||
+                fail "$folder: $backend: hidden state $layer is not what transformers gives"
+        done
+        n=$((n + 1))
+    done
+done
+[ "$n" -ge 6 ] || fail "only $n runs"
+ok forward --model "$DATA/llava/published" --image "$DATA/images/grey.png" --out "$work/template.safetensors" --json
+json_valid
+
+it "refuses a picture that does not fit the rest"
+misuse forward --model "$DATA/llava/published" --image x.png --ids 1,2 --out "$work/none.safetensors"
+err_has "--image goes with --text alone"
+misuse forward --model "$DATA/llava/published" --image x.png --backend blas --out "$work/none.safetensors"
+err_has "scoring or oracle"
+fails forward --model "$DATA/llava/published" --image "$work/away.png" --out "$work/none.safetensors"
+err_has "away.png"
+fails forward --model "$DATA/llava/published" --image "$DATA/images/grey.png" --text "no marker" --out "$work/none.safetensors"
+err_has "0 '<image>' markers and there is 1 picture"
+fails forward --model "$DATA/llava/published" --image "$DATA/llava/published/config.json" --out "$work/none.safetensors"
+err_has "config.json"
+[ ! -e "$work/none.safetensors" ] || fail "a file was left"
