@@ -20,7 +20,8 @@ from pathlib import Path
 sys.dont_write_bytecode = True
 
 HERE = Path(__file__).resolve().parent
-FOLDERS = ["models", "tokenizers", "reranker", "mixed", "projectors", "images", "clip", "llava"]
+FOLDERS = ["models", "tokenizers", "reranker", "mixed", "projectors", "images", "clip", "llava",
+           "training"]
 
 
 def require_versions() -> None:
@@ -35,10 +36,11 @@ def require_versions() -> None:
 def write_all(root: Path) -> None:
     from generator import (
         clip_cases, images, llava_cases, mixed, model_cases, projectors, reranker, tokenizer_files,
+        training,
     )
 
     for part in (tokenizer_files, model_cases, reranker, mixed, projectors, images, clip_cases,
-                 llava_cases):
+                 llava_cases, training):
         part.write(root)
     for path in files(root):
         (root / path).chmod(0o644)  # safetensors leaves its files to their owner alone
