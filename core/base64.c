@@ -12,7 +12,9 @@ static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuv
 mr_status mr_base64_decode(mr_arena *arena, mr_str text, mr_bytes *out, mr_error *err)
 {
     size_t padding = 0;
-    if (text.len % 4 != 0 || text.len > INT_MAX)
+    if (text.len > INT_MAX)
+        return MR_FAIL(err, INVALID, "%zu characters of base64, at most %d", text.len, INT_MAX);
+    if (text.len % 4 != 0)
         return MR_FAIL(err, INVALID, "%zu characters, expected base64: a multiple of four",
                        text.len);
     while (padding < 2 && padding < text.len && text.data[text.len - 1 - padding] == '=')

@@ -91,6 +91,12 @@ mr_image_target mr_image_target_clip(int size);
 MR_NODISCARD mr_status mr_image_target_parse(mr_image_target *out, const char *name,
                                              const json_t *root, int size, mr_error *err);
 
+/* What a model folder says: preprocessor_config.json, or the image_processor part of
+ * processor_config.json (transformers 5); without either mr_image_target_clip(size). MISMATCH when
+ * its crop is not size. */
+MR_NODISCARD mr_status mr_image_target_load(mr_image_target *out, const char *folder, int size,
+                                            mr_error *err);
+
 /* uint8 after the crop: out [crop][crop][3]. Pillow's fixed-point arithmetic (Resample.c): 22-bit
  * weights, antialiased when shrinking, rounded to a byte between the two passes: rows first, then
  * columns, as in all versions before 13, which at times filters columns first. INVALID for a target

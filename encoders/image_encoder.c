@@ -4,8 +4,6 @@
 
 #include <stdlib.h>
 
-#include "core/arena.h"
-#include "core/file.h"
 #include "encoders/clip.h"
 #include "encoders/image.h"
 
@@ -26,29 +24,6 @@ int mr_image_encoder_side(int tokens)
     while (side * side < tokens && side < 256)
         side++;
     return side * side == tokens ? side : 0;
-}
-
-static mr_status read_target(mr_image_encoder *encoder, const char *folder, mr_error *err)
-{
-    const int size = mr_clip_vision(encoder->clip)->image_size;
-    mr_arena scratch = {0};
-    json_t *root = NULL;
-    mr_status status = MR_OK;
-    char *path = mr_path_join(&scratch, folder, "preprocessor_config.json");
-    encoder->target = mr_image_target_clip(size);
-    if (!path)
-        status = MR_FAIL(err, NO_MEMORY, "path of preprocessor_config.json");
-    else if (mr_file_exists(path))
-        status = mr_json_load_file(&root, path, MR_JSON_MAX_CONFIG, err);
-    if (root)
-        status = mr_image_target_parse(&encoder->target, path, root, size, err);
-    if (status == MR_OK && encoder->target.crop != size)
-        status =
-            MR_FAIL(err, MISMATCH, "%s crops to %d, the tower of config.json takes pictures of %d",
-                    path, encoder->target.crop, size);
-    json_decref(root);
-    mr_arena_done(&scratch);
-    return status;
 }
 
 static mr_status check_shape(const mr_image_encoder *encoder, const mr_image_encoder_options *opt,
@@ -82,7 +57,8 @@ mr_status mr_image_encoder_open(mr_image_encoder **out, const char *folder,
     if (status == MR_OK)
         status = check_shape(encoder, opt, err);
     if (status == MR_OK)
-        status = read_target(encoder, folder, err);
+        status = mr_image_target_load(&encoder->target, folder,
+                                      mr_clip_vision(encoder->clip)->image_size, err);
     if (status == MR_OK) {
         const mr_clip_vision_config *vision = mr_clip_vision(encoder->clip);
         encoder->pixels = 3 * (size_t)vision->image_size * (size_t)vision->image_size;

@@ -7,9 +7,8 @@
  *     mr_image_encoder_run(encoder, 1, vectors, &err);          vectors [1][tokens][dim]
  *
  * The vectors are the tower's, before any projector (clip.h, feature_layer), averaged over side^2
- * cells of the grid as mr_clip_pool_grid does. The folder is a CLIP or LLaVA folder; its
- * preprocessor_config.json is followed where there is one, else pictures are treated as OpenAI's
- * CLIP treats them.
+ * cells of the grid as mr_clip_pool_grid does. The folder is a CLIP or LLaVA folder, and pictures
+ * are prepared as it says (mr_image_target_load).
  * Threads: one encoder, one thread; it spreads work over its pool.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef MR_ENCODERS_IMAGE_ENCODER_H

@@ -3,6 +3,8 @@
  * A step that the file turns off, or does in another way, is refused: a tower that is fed otherwise
  * than it was trained answers with vectors that look right.
  * SPDX-License-Identifier: Apache-2.0 */
+#include "core/arena.h"
+#include "core/file.h"
 #include "encoders/image_private.h"
 
 #define BICUBIC 3 /* PIL.Image.Resampling */
@@ -97,4 +99,35 @@ mr_status mr_image_target_parse(mr_image_target *out, const char *name, const js
     if (cur.status == MR_OK)
         *out = target;
     return cur.status;
+}
+
+mr_status mr_image_target_load(mr_image_target *out, const char *folder, int size, mr_error *err)
+{
+    static const struct {
+        const char *file, *part;
+    } places[] = {{"preprocessor_config.json", NULL}, {"processor_config.json", "image_processor"}};
+    mr_arena arena = {0};
+    mr_status status = MR_OK;
+    bool found = false;
+    *out = mr_image_target_clip(size);
+    for (size_t i = 0; status == MR_OK && !found && i < sizeof places / sizeof *places; i++) {
+        json_t *root = NULL;
+        const char *path = mr_path_join(&arena, folder, places[i].file);
+        if (!path)
+            status = MR_FAIL(err, NO_MEMORY, "opening '%s'", folder);
+        if (status != MR_OK || !mr_file_exists(path))
+            continue;
+        status = mr_json_load_file(&root, path, MR_JSON_MAX_CONFIG, err);
+        const json_t *part = places[i].part ? json_object_get(root, places[i].part) : root;
+        found = part != NULL;
+        if (status == MR_OK && part)
+            status = mr_image_target_parse(out, path, part, size, err);
+        if (status == MR_OK && part && out->crop != size)
+            status = MR_FAIL(err, MISMATCH,
+                             "%s: makes pictures of %d pixels, but config.json says image_size %d",
+                             path, out->crop, size);
+        json_decref(root);
+    }
+    mr_arena_done(&arena);
+    return status;
 }

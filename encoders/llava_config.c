@@ -146,40 +146,6 @@ static mr_status load_ends(mr_llava_config *out, mr_arena *arena, const char *fo
     return status;
 }
 
-/* The image processor's file: its own, or a part of the processor's (transformers 5). Without
- * either, CLIP's. */
-static mr_status load_target(mr_llava_config *out, mr_arena *arena, const char *folder,
-                             mr_error *err)
-{
-    static const struct {
-        const char *file, *part;
-    } places[] = {{"preprocessor_config.json", NULL}, {"processor_config.json", "image_processor"}};
-    const int size = out->vision.image_size;
-    out->target = mr_image_target_clip(size);
-    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
-        const char *path = mr_path_join(arena, folder, places[i].file);
-        if (!path)
-            return MR_FAIL(err, NO_MEMORY, "opening '%s'", folder);
-        if (!mr_file_exists(path))
-            continue;
-        json_t *root = NULL;
-        mr_status status = mr_json_load_file(&root, path, MR_JSON_MAX_CONFIG, err);
-        if (status != MR_OK)
-            return status;
-        const json_t *part = places[i].part ? json_object_get(root, places[i].part) : root;
-        if (part)
-            status = mr_image_target_parse(&out->target, path, part, size, err);
-        if (status == MR_OK && out->target.crop != size)
-            status = MR_FAIL(err, MISMATCH,
-                             "%s: makes pictures of %d pixels, but config.json says image_size %d",
-                             path, out->target.crop, size);
-        json_decref(root);
-        if (status != MR_OK || part)
-            return status;
-    }
-    return MR_OK;
-}
-
 mr_status mr_llava_config_load(mr_llava_config *out, const char *folder, mr_error *err)
 {
     mr_llava_config config = {0};
@@ -229,7 +195,7 @@ mr_status mr_llava_config_load(mr_llava_config *out, const char *folder, mr_erro
     if (status == MR_OK)
         status = load_ends(&config, &arena, folder, text, err);
     if (status == MR_OK)
-        status = load_target(&config, &arena, folder, err);
+        status = mr_image_target_load(&config.target, folder, config.vision.image_size, err);
     if (status == MR_OK)
         *out = config;
 

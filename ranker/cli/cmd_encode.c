@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 #include "core/clock.h"
 #include "core/progress.h"
@@ -88,6 +89,8 @@ static void print_summary(const mr_encode_state *state, const char *what, double
                       (json_int_t)counts->unknown_items, "seconds", seconds, "max_rss_mb", rss_mb);
         if (root)
             json_object_set_new(root, "refused", refusals_json(state));
+        if (root)
+            json_object_set_new(root, "removed", json_integer((json_int_t)counts->removed));
         if (root && untrained)
             json_object_set_new(root, "notice", json_string(MR_UNTRAINED_NOTICE));
         mr_command_print_json(root);
@@ -104,6 +107,8 @@ static void print_summary(const mr_encode_state *state, const char *what, double
         printf("; %" PRIu64 " history items without a record", counts->unknown_items);
     if (counts->refused)
         printf("; %" PRIu64 " refused", counts->refused);
+    if (counts->removed)
+        printf("; %" PRIu64 " removed", counts->removed);
     printf("; %.1f s, %.0f MB at most%s\n", seconds, rss_mb,
            untrained ? "; " MR_UNTRAINED_NOTICE : "");
 }
@@ -113,6 +118,7 @@ static mr_status run_stage(mr_encode_state *state, const char *what,
 {
     const int64_t started = mr_clock_monotonic_us();
     state->counts = (mr_encode_counts){0};
+    state->n_refusals = 0;
     mr_status status = stage(state, err);
     if (status == MR_OK)
         status = mr_store_sync(state->store, err);
@@ -130,7 +136,9 @@ static mr_status check_bundle(const mr_encode_options *opt, const mr_bundle *bun
     if (opt->items && bundle->item.kind == MR_ENCODER_NONE)
         return MR_FAIL(err, MISMATCH, "bundle '%s' ranks text: it has no item vectors to keep",
                        mr_bundle_name(bundle));
-    if (opt->items && strcmp(opt->items, "-") == 0 && bundle->image.kind == MR_ENCODER_CLIP)
+    struct stat info;
+    if (opt->items && bundle->image.kind == MR_ENCODER_CLIP &&
+        (strcmp(opt->items, "-") == 0 || (stat(opt->items, &info) == 0 && !S_ISREG(info.st_mode))))
         return MR_FAIL(err, INVALID,
                        "bundle '%s' takes pictures too: items are read twice, so --items must be a "
                        "file",

@@ -31,7 +31,8 @@ typedef struct {
 } mr_encode_options;
 
 typedef struct {
-    uint64_t read, encoded, skipped, empty, stale, text_tokens, truncated, unknown_items, refused;
+    uint64_t read, encoded, skipped, empty, stale, text_tokens, truncated, unknown_items, refused,
+        removed;
 } mr_encode_counts;
 
 /* What a store remembers of the last run over an entity in a space. */
@@ -76,7 +77,7 @@ typedef struct {
 } mr_encode_known;
 void mr_encode_on_known(void *context, size_t i, mr_bytes record);
 
-/* Makes a record in the arena; id is borrowed. */
+/* Makes a record in the arena, of values NULL a tombstone; id is borrowed. */
 MR_NODISCARD mr_status mr_encode_record(mr_encode_state *state, mr_str id, uint64_t space,
                                         const float *values, uint16_t tokens, size_t dim,
                                         mr_store_put_item *out, mr_error *err);
@@ -89,12 +90,11 @@ uint64_t mr_encode_file_size(const char *path);
 MR_NODISCARD mr_status mr_encode_items(mr_encode_state *state, mr_error *err);
 MR_NODISCARD mr_status mr_encode_users(mr_encode_state *state, mr_error *err);
 /* Pictures of the items file's "image" members: paths from the file's own folder. One that is not
- * there, broken or hostile costs its item the picture and the run nothing. */
+ * there, broken or hostile costs its item the picture and the run nothing. An item
+ * that has no usable picture any more loses the one that an earlier version put there. */
 MR_NODISCARD mr_status mr_encode_images(mr_encode_state *state, mr_error *err);
 
-/* encode_items.c. Drops from the batch what the store already has at this version. */
-MR_NODISCARD mr_status mr_encode_skip_known(mr_encode_state *state, uint64_t space, mr_error *err);
-/* Reads a row behind the others of the batch. */
+/* encode_items.c. Reads a row behind the others of the batch. */
 MR_NODISCARD mr_status mr_encode_read_item(mr_encode_state *state, const json_t *row,
                                            mr_error *err);
 

@@ -8,6 +8,7 @@
 #include "core/file.h"
 #include "core/jsonl.h"
 #include "core/progress.h"
+#include "featurestore/record.h"
 #include "ranker/cli/encode.h"
 
 /* Pixels of a batch are floats: 64 pictures of 336 x 336 are 87 MB. */
@@ -17,6 +18,12 @@
 
 static mr_status refuse(mr_encode_state *state, const mr_error *why, mr_error *err)
 {
+    /* Not the picture's fault: going on would call a run whole that is not. */
+    if (why->status == MR_NO_MEMORY || why->status == MR_IO) {
+        if (err)
+            *err = *why;
+        return why->status;
+    }
     state->counts.refused++;
     if (state->n_refusals == MR_ENCODE_REFUSALS_KEPT)
         return MR_OK;
@@ -55,28 +62,86 @@ static mr_status load_picture(mr_encode_state *state, mr_image_encoder *encoder,
     return status;
 }
 
+/* What the store has of a row's picture. */
+typedef enum { PICTURE_NONE, PICTURE_OLDER, PICTURE_CURRENT } picture_state;
+
+typedef struct {
+    uint64_t version;
+    picture_state *known; /* [rows] */
+} known_pictures;
+
+static void on_picture(void *context, size_t i, mr_bytes record)
+{
+    const known_pictures *visit = context;
+    mr_record_info info;
+    if (!record.data || mr_record_check("", record, &info, NULL) != MR_OK)
+        return;
+    visit->known[i] = info.version >= visit->version ? PICTURE_CURRENT
+                      : info.tombstone               ? PICTURE_NONE
+                                                     : PICTURE_OLDER;
+}
+
+static mr_status find_known(mr_encode_state *state, picture_state **out, mr_error *err)
+{
+    const size_t n = state->n_rows;
+    mr_str *ids = mr_arena_array(&state->arena, mr_str, n);
+    *out = mr_arena_array(&state->arena, picture_state, n);
+    if (!ids || !*out)
+        return MR_FAIL(err, NO_MEMORY, "ids of a batch");
+    for (size_t i = 0; i < n; i++)
+        ids[i] = state->rows[i].id;
+    known_pictures visit = {state->version, *out};
+    return mr_store_fetch(state->store, MR_ENTITY_ITEM, state->bundle->image.space, ids, n,
+                          on_picture, &visit, err);
+}
+
+/* Takes away pictures of an earlier version: they are not of what the catalogue says now. */
+static mr_status put_removed(mr_encode_state *state, const mr_store_put_item *removed, size_t n,
+                             mr_error *err)
+{
+    const uint64_t encoded = state->counts.encoded;
+    mr_status status =
+        n ? mr_encode_put(state, MR_ENTITY_ITEM, state->bundle->image.space, removed, n, err)
+          : MR_OK;
+    state->counts.removed += state->counts.encoded - encoded;
+    state->counts.encoded = encoded;
+    return status;
+}
+
 static mr_status flush_images(mr_encode_state *state, mr_image_encoder *encoder, const char *folder,
                               mr_error *err)
 {
     const mr_encoder_spec *spec = &state->bundle->image;
-    const size_t width = (size_t)spec->tokens * spec->dim;
-    mr_status status = state->n_rows ? mr_encode_skip_known(state, spec->space, err) : MR_OK;
-    if (status != MR_OK || state->n_rows == 0)
+    const size_t width = (size_t)spec->tokens * spec->dim, n_rows = state->n_rows;
+    picture_state *known = NULL;
+    mr_status status = n_rows ? find_known(state, &known, err) : MR_OK;
+    if (status != MR_OK || n_rows == 0)
         goto out;
-    float *values = mr_arena_array(&state->arena, float, state->n_rows *width);
-    mr_store_put_item *records = mr_arena_array(&state->arena, mr_store_put_item, state->n_rows);
-    if (!values || !records) {
-        status = MR_FAIL(err, NO_MEMORY, "a batch of %zu pictures", state->n_rows);
+    float *values = mr_arena_array(&state->arena, float, n_rows *width);
+    mr_store_put_item *records = mr_arena_array(&state->arena, mr_store_put_item, n_rows);
+    mr_store_put_item *removed = mr_arena_array(&state->arena, mr_store_put_item, n_rows);
+    if (!values || !records || !removed) {
+        status = MR_FAIL(err, NO_MEMORY, "a batch of %zu pictures", n_rows);
         goto out;
     }
-    size_t n = 0;
-    for (size_t i = 0; i < state->n_rows && status == MR_OK; i++) {
+    size_t n = 0, n_removed = 0;
+    for (size_t i = 0; i < n_rows && status == MR_OK; i++) {
+        const mr_catalogue_item row = state->rows[i];
+        const bool has_picture = mr_fields_get(row.fields, "image").len > 0;
         mr_error why = {0};
-        const mr_status one = load_picture(state, encoder, n, &state->rows[i], folder, &why);
-        if (one == MR_OK)
-            state->rows[n++] = state->rows[i];
-        else
+        if (known[i] == PICTURE_CURRENT) {
+            state->counts.skipped += has_picture;
+            continue;
+        }
+        if (has_picture && load_picture(state, encoder, n, &row, folder, &why) == MR_OK) {
+            state->rows[n++] = row;
+            continue;
+        }
+        if (has_picture)
             status = refuse(state, &why, err);
+        if (status == MR_OK && known[i] == PICTURE_OLDER)
+            status = mr_encode_record(state, row.id, spec->space, NULL, 0, 0, &removed[n_removed++],
+                                      err);
     }
     if (status == MR_OK && n)
         status = mr_image_encoder_run(encoder, n, values, err);
@@ -85,10 +150,24 @@ static mr_status flush_images(mr_encode_state *state, mr_image_encoder *encoder,
                                   (uint16_t)spec->tokens, spec->dim, &records[i], err);
     if (status == MR_OK && n)
         status = mr_encode_put(state, MR_ENTITY_ITEM, spec->space, records, n, err);
+    if (status == MR_OK)
+        status = put_removed(state, removed, n_removed, err);
 out:
     state->n_rows = 0;
     mr_arena_rewind(&state->arena, (mr_arena_mark){0});
     return status;
+}
+
+/* An "image" of the last row that is no string is a mistake of the catalogue's: told, not skipped.
+ */
+static mr_status check_member(mr_encode_state *state, const json_t *image, mr_error *err)
+{
+    if (!image || json_is_null(image) || json_is_string(image))
+        return MR_OK;
+    mr_error why = {0};
+    (void)MR_FAIL(&why, INVALID, "item '%.*s': 'image' is %s, expected the path of a picture",
+                  MR_STR_ARG(state->rows[state->n_rows - 1].id), mr_json_describe(image));
+    return refuse(state, &why, err);
 }
 
 /* The folder that the paths of an items file start from; "." for standard input. */
@@ -124,8 +203,9 @@ mr_status mr_encode_images(mr_encode_state *state, mr_error *err)
         status = mr_jsonl_next(&reader, &row, err);
         if (status != MR_OK || !row)
             break;
-        if (json_string_length(json_object_get(row, "image")) > 0)
-            status = mr_encode_read_item(state, row, err);
+        status = mr_encode_read_item(state, row, err);
+        if (status == MR_OK)
+            status = check_member(state, json_object_get(row, "image"), err);
         if (status != MR_OK)
             mr_error_prefix(err, status, "line %" PRIu64 " of %s", reader.line_number, reader.name);
         json_decref(row);

@@ -10,7 +10,8 @@
 #include "encoders/space.h"
 #include "ranker/cli/encode.h"
 
-mr_status mr_encode_skip_known(mr_encode_state *state, uint64_t space, mr_error *err)
+/* Drops from the batch what the store already has at this version. */
+static mr_status skip_known(mr_encode_state *state, uint64_t space, mr_error *err)
 {
     mr_str *ids = mr_arena_array(&state->arena, mr_str, state->n_rows);
     bool *there = mr_arena_array(&state->arena, bool, state->n_rows);
@@ -78,7 +79,7 @@ static mr_status batch_vectors(mr_encode_state *state, float *out, uint16_t *tok
 static mr_status flush_items(mr_encode_state *state, mr_error *err)
 {
     const mr_encoder_spec *spec = &state->bundle->item;
-    mr_status status = state->n_rows ? mr_encode_skip_known(state, spec->space, err) : MR_OK;
+    mr_status status = state->n_rows ? skip_known(state, spec->space, err) : MR_OK;
     if (status != MR_OK || state->n_rows == 0)
         goto out;
     const size_t n = state->n_rows, width = (size_t)spec->tokens * spec->dim;

@@ -121,8 +121,9 @@ mr_status mr_encode_record(mr_encode_state *state, mr_str id, uint64_t space, co
                                  .version = state->version,
                                  .space = space,
                                  .event_ms = mr_clock_wall_ms(),
-                                 .tokens = tokens,
-                                 .dim = (uint16_t)dim};
+                                 .tombstone = !values,
+                                 .tokens = values ? tokens : 0,
+                                 .dim = values ? (uint16_t)dim : 0};
     const size_t bytes = mr_record_bytes(&info);
     void *record = mr_arena_alloc(&state->arena, bytes, 1, 16);
     if (!record)

@@ -136,12 +136,18 @@ static mr_status read_encoder(mr_bundle *bundle, const char *name, const char *k
 static bool decides_vectors(const char *name)
 {
     return strcmp(name, "config.json") == 0 || strcmp(name, "tokenizer.json") == 0 ||
-           strcmp(name, "preprocessor_config.json") == 0 || mr_ends_with(name, ".safetensors") ||
-           mr_ends_with(name, ".safetensors.index.json");
+           mr_ends_with(name, ".safetensors") || mr_ends_with(name, ".safetensors.index.json");
+}
+
+/* A picture's vectors depend on its preprocessing as well; a text's do not. */
+static bool decides_pictures(const char *name)
+{
+    return strcmp(name, "preprocessor_config.json") == 0 ||
+           strcmp(name, "processor_config.json") == 0;
 }
 
 /* {name: digest} of the files below path that decide the vectors, from "files". */
-static json_t *encoder_files(const json_t *root, const char *path)
+static json_t *encoder_files(const json_t *root, const char *path, bool pictures)
 {
     json_t *out = json_object(), *digest;
     const char *name;
@@ -151,7 +157,7 @@ static json_t *encoder_files(const json_t *root, const char *path)
     json_object_foreach(json_object_get(root, "files"), name, digest)
     {
         if (len && strncmp(name, path, len) == 0 && name[len] == '/' &&
-            decides_vectors(name + len + 1))
+            (decides_vectors(name + len + 1) || (pictures && decides_pictures(name + len + 1))))
             json_object_set(out, name + len + 1, digest);
     }
     return out;
@@ -190,7 +196,8 @@ json_t *mr_bundle_space_description(const json_t *root, const char *encoder, mr_
             failed |= json_object_set(out, keys[i], value);
     }
     if (!failed && (is_causal || is_clip)) {
-        json_t *files = encoder_files(root, json_string_value(json_object_get(spec, "path")));
+        json_t *files =
+            encoder_files(root, json_string_value(json_object_get(spec, "path")), is_clip);
         if (json_object_size(files) == 0)
             missing = "'files' has none of its folder";
         failed |= json_object_set_new(out, "files", files);
@@ -303,6 +310,12 @@ mr_status mr_bundle_read_encoders(mr_bundle *bundle, mr_error *err)
         status = read_space(bundle, "user", &bundle->user, err);
     if (status == MR_OK)
         status = read_space(bundle, "image", &bundle->image, err);
+    /* Two external encoders of one name: texts would be read as pictures. */
+    if (status == MR_OK && bundle->image.kind != MR_ENCODER_NONE &&
+        bundle->image.space == bundle->item.space)
+        return MR_FAIL(err, INVALID,
+                       "bundle.json: 'encoders.item' and 'encoders.image' are one encoder with one "
+                       "space; records of an item and of its picture would have the same key");
     if (status == MR_OK && bundle->item.kind == MR_ENCODER_CAUSAL_LAST_N)
         status = look_at_weights(bundle, "item", bundle->item.path, err);
     if (status == MR_OK && bundle->image.kind == MR_ENCODER_CLIP)

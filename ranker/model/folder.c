@@ -86,6 +86,7 @@ static bool is_model_file(const char *name)
                                         "tokenizer_config.json",
                                         "generation_config.json",
                                         "preprocessor_config.json",
+                                        "processor_config.json",
                                         "LICENSE",
                                         "README.md"};
     for (size_t i = 0; i < sizeof whole / sizeof *whole; i++)

@@ -422,7 +422,8 @@ static void group_place(mr_scorer *s, group *g, mr_status *status, mr_error *fir
         if (!all_finite(input.embeds, input.n_embeds * s->C)) {
             mr_error why = {0};
             status[s->owner[i]] =
-                MR_FAIL(&why, INVALID, "item vectors are not finite after the projector");
+                MR_FAIL(&why, INVALID, "%s vectors are not finite after the projector",
+                        s->images.n ? "item or picture" : "item");
             note_failure(first_error, &why);
             continue;
         }

@@ -32,7 +32,6 @@ static void on_item(void *context, size_t i, mr_bytes record)
     }
     item->record = keep_copy(visit->ranking->arena, record);
     item->reason = item->record.data ? MR_REASON_NONE : MR_REASON_MEMORY;
-    visit->ranking->n_found++;
 }
 
 static void on_image(void *context, size_t i, mr_bytes record)
@@ -42,9 +41,6 @@ static void on_image(void *context, size_t i, mr_bytes record)
     mr_ranking_item *item = &visit->ranking->items[index];
     if (!record.data)
         return;
-    /* Counted once, however much of an item is found. */
-    visit->ranking->n_found += !item->record.data && item->reason != MR_REASON_MEMORY &&
-                               !visit->ranking->request->candidates[index].vectors;
     item->image_record = keep_copy(visit->ranking->arena, record);
     item->image_reason = item->image_record.data ? MR_REASON_NONE : MR_REASON_MEMORY;
 }
@@ -61,7 +57,7 @@ static void fetch_images(mr_ranking *ranking, mr_str *ids, size_t *index)
     for (size_t i = 0; i < request->n_candidates; i++) {
         const mr_candidate *candidate = &request->candidates[i];
         ranking->items[i].image_reason = MR_REASON_MISSING;
-        if (ranking->items[i].reason == MR_REASON_INVALID || candidate->image.len ||
+        if (ranking->items[i].reason == MR_REASON_INVALID || mr_ranking_brings_image(ranking, i) ||
             candidate->id.len == 0 || !ranking->ranker->store)
             continue;
         ids[wanted] = candidate->id;
@@ -71,12 +67,33 @@ static void fetch_images(mr_ranking *ranking, mr_str *ids, size_t *index)
         return;
     item_visit visit = {ranking, index};
     mr_error why = {0};
-    if (mr_store_fetch(ranking->ranker->store, MR_ENTITY_ITEM, bundle->image.space, ids, wanted,
-                       on_image, &visit, &why) != MR_OK) {
-        mr_ranking_note(ranking, &why);
+    const bool away = ranking->degraded & (1u << MR_REASON_STORE_AWAY); /* waited for it once */
+    if (away || mr_store_fetch(ranking->ranker->store, MR_ENTITY_ITEM, bundle->image.space, ids,
+                               wanted, on_image, &visit, &why) != MR_OK) {
+        if (!away)
+            mr_ranking_note(ranking, &why);
         mr_ranking_degrade(ranking, MR_REASON_STORE_AWAY);
         for (size_t i = 0; i < wanted; i++)
             ranking->items[index[i]].image_reason = MR_REASON_STORE_AWAY;
+    }
+}
+
+/* Found is what the prompt must have, or where it may choose, either. */
+static void count_found(mr_ranking *ranking)
+{
+    const mr_template *suffix = ranking->ranker->bundle->suffix;
+    const bool needs_item = mr_template_requires_slot(suffix, MR_SLOT_ITEM);
+    const bool needs_image = mr_template_requires_slot(suffix, MR_SLOT_IMAGE);
+    for (size_t i = 0; i < ranking->request->n_candidates; i++) {
+        const mr_ranking_item *item = &ranking->items[i];
+        if (item->reason == MR_REASON_INVALID)
+            continue;
+        const bool has_item = ranking->request->candidates[i].vectors || item->record.data ||
+                              item->reason == MR_REASON_MEMORY;
+        const bool has_image = mr_ranking_brings_image(ranking, i) || item->image_record.data ||
+                               item->image_reason == MR_REASON_MEMORY;
+        ranking->n_found +=
+            (has_item || has_image) && (has_item || !needs_item) && (has_image || !needs_image);
     }
 }
 
@@ -96,7 +113,6 @@ mr_status mr_ranking_fetch(mr_ranking *ranking, mr_error *err)
         if (ranking->items[i].reason == MR_REASON_INVALID)
             continue; /* by its text: not to be scored in part */
         if (request->candidates[i].vectors) {
-            ranking->n_found++;
             continue;
         }
         ranking->items[i].reason = MR_REASON_MISSING;
@@ -119,6 +135,7 @@ mr_status mr_ranking_fetch(mr_ranking *ranking, mr_error *err)
         }
     }
     fetch_images(ranking, ids, index);
+    count_found(ranking);
     if ((double)ranking->n_found < ranking->ranker->options.min_coverage * (double)n)
         mr_ranking_degrade(ranking, MR_REASON_LOW_COVERAGE);
     return MR_OK;
@@ -174,6 +191,14 @@ mr_vectors mr_ranking_item_vectors(mr_ranking *ranking, size_t index)
     char key[96];
     snprintf(key, sizeof key, "item '%.*s'", MR_STR_ARG(candidate->id));
     return decode(ranking, key, item->record, ranking->ranker->bundle->item.space, &item->reason);
+}
+
+bool mr_ranking_brings_image(const mr_ranking *ranking, size_t index)
+{
+    const mr_bundle *bundle = ranking->ranker->bundle;
+    return ranking->request->candidates[index].image.data &&
+           bundle->image.kind == MR_ENCODER_CLIP &&
+           mr_template_uses_slot(bundle->suffix, MR_SLOT_IMAGE);
 }
 
 mr_vectors mr_ranking_image_vectors(mr_ranking *ranking, size_t index)

@@ -69,8 +69,9 @@ typedef struct {
     const float *vectors; /* inline embedding tokens [tokens][dim], instead of the store's */
     uint16_t tokens, dim;
     /* The bytes of a PNG, JPEG or BMP file, instead of the store's tokens of the item's picture;
-     * not looked at by a bundle whose prompt takes no picture. A damaged or hostile one keeps the
-     * candidate from being scored, as text that is not UTF-8 does. */
+     * data NULL: none was sent. Not looked at by a bundle without a picture in its prompt or
+     * without an image encoder of its own. A damaged or hostile one keeps the candidate from being
+     * scored, as text that is not UTF-8 does. */
     mr_bytes image;
 } mr_candidate;
 

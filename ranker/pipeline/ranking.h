@@ -22,9 +22,9 @@ struct mr_ranker {
     mr_text_encoder *encoder; /* opened at the first candidate that needs it */
     bool encoder_failed;
     mr_image_encoder *image_encoder; /* opened at the first picture that comes with a request */
-    bool image_encoder_failed;
-    double us_per_candidate; /* of the last chunk; 0: none was scored yet */
-    mr_arena arena;          /* of the ranking under way */
+    mr_error image_encoder_error;    /* why it cannot be opened; OK: not tried, or it could */
+    double us_per_candidate;         /* of the last chunk; 0: none was scored yet */
+    mr_arena arena;                  /* of the ranking under way */
 };
 
 /* One candidate on its way. */
@@ -83,6 +83,8 @@ MR_NODISCARD mr_status mr_ranking_explain(mr_ranking *ranking, const size_t *ord
  * they cannot be used. */
 mr_vectors mr_ranking_item_vectors(mr_ranking *ranking, size_t index);
 
+/* Whether the candidate's own picture is to be looked at, and not the store's. */
+bool mr_ranking_brings_image(const mr_ranking *ranking, size_t index);
 /* The same for the stored tokens of its picture; sets image_reason. */
 mr_vectors mr_ranking_image_vectors(mr_ranking *ranking, size_t index);
 

@@ -109,16 +109,16 @@ static mr_vectors encode_image(mr_ranking *ranking, size_t index)
         mr_ranking_degrade(ranking, MR_REASON_DEADLINE);
         return (mr_vectors){0};
     }
-    mr_error why = {0};
-    mr_status status = MR_OK;
-    if (!ranker->image_encoder && !ranker->image_encoder_failed) {
+    mr_error why = ranker->image_encoder_error;
+    mr_status status = why.status;
+    if (status == MR_OK && !ranker->image_encoder)
         status =
             mr_bundle_open_image_encoder(bundle, MR_GEMM_SCORING, 1, &ranker->image_encoder, &why);
-        ranker->image_encoder_failed = status != MR_OK;
-    }
-    if (!ranker->image_encoder) {
-        if (status != MR_OK)
-            mr_ranking_note(ranking, &why);
+    if (status != MR_OK) {
+        /* A folder that is wrong stays wrong; memory and descriptors may come back. */
+        if (status != MR_NO_MEMORY && status != MR_EXHAUSTED)
+            ranker->image_encoder_error = why;
+        mr_ranking_note(ranking, &why);
         item->image_reason = MR_REASON_MISSING;
         return (mr_vectors){0};
     }
@@ -141,36 +141,47 @@ static mr_vectors encode_image(mr_ranking *ranking, size_t index)
     return (mr_vectors){values, tokens, bundle->image.dim};
 }
 
+/* Whether a candidate may be ranked by its other half when this half is not there: only when that
+ * is how the store holds it. What is lacking for want of time, memory or an answer would make the
+ * margin depend on them, and what was removed is not to come back through its picture. */
+static bool may_lack(mr_reason reason)
+{
+    return reason == MR_REASON_MISSING || reason == MR_REASON_DAMAGED;
+}
+
 /* What stands in the slots of a mixed prompt. False when there is not what the prompt needs; the
  * item then has its reason. */
 static bool slot_vectors_of(mr_ranking *ranking, size_t index, mr_vectors *item_vectors,
                             mr_vectors *image_vectors)
 {
     const mr_template *suffix = ranking->ranker->bundle->suffix;
-    const bool inline_image = ranking->request->candidates[index].image.len > 0;
+    const bool inline_image = mr_ranking_brings_image(ranking, index);
     mr_ranking_item *item = &ranking->items[index];
     item->source = MR_SOURCE_MODEL;
     *item_vectors = mr_ranking_item_vectors(ranking, index);
     if (!item_vectors->tokens)
         *item_vectors = encode_text(ranking, index);
     *image_vectors = (mr_vectors){0};
-    if (mr_template_uses_slot(suffix, MR_SLOT_IMAGE)) {
-        *image_vectors =
-            inline_image ? encode_image(ranking, index) : mr_ranking_image_vectors(ranking, index);
-        if (inline_image && image_vectors->tokens)
-            item->source = MR_SOURCE_IMAGE;
-        /* A picture that the caller sent is part of what is to be ranked, and one that the prompt
-         * cannot do without is too. */
-        if (!image_vectors->tokens &&
-            (inline_image || mr_template_requires_slot(suffix, MR_SLOT_IMAGE))) {
-            item->reason = item->image_reason;
-            return false;
-        }
-    }
     if (!item_vectors->tokens &&
-        (!image_vectors->tokens || mr_template_requires_slot(suffix, MR_SLOT_ITEM)))
+        (!may_lack(item->reason) || mr_template_requires_slot(suffix, MR_SLOT_ITEM) ||
+         !mr_template_uses_slot(suffix, MR_SLOT_IMAGE)))
         return false;
-    return true;
+    if (!mr_template_uses_slot(suffix, MR_SLOT_IMAGE))
+        return true;
+    *image_vectors =
+        inline_image ? encode_image(ranking, index) : mr_ranking_image_vectors(ranking, index);
+    if (image_vectors->tokens) {
+        if (inline_image)
+            item->source = MR_SOURCE_IMAGE;
+        return true;
+    }
+    /* A picture that the caller sent is part of what is to be ranked. One that was taken away is
+     * as one that never was. */
+    const bool optional = !inline_image && !mr_template_requires_slot(suffix, MR_SLOT_IMAGE) &&
+                          (may_lack(item->image_reason) || item->image_reason == MR_REASON_REMOVED);
+    if (!optional)
+        item->reason = item->image_reason;
+    return optional && item_vectors->tokens;
 }
 
 /* Adds the candidate to the chunk when there is something to score it by. */

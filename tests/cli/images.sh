@@ -68,6 +68,7 @@ cat >"$work/cat/items.jsonl" <<'END'
 {"id":"away","text":"not there","image":"pics/away.png"}
 {"id":"out","text":"out of the folder","image":"../spec.json"}
 {"id":"none","text":"no picture at all"}
+{"id":"number","text":"no path","image":5}
 {"id":"last","text":"after all of them","image":"pics/good.png"}
 END
 ok encode -b "$b" -s "$work/s2" -i "$work/cat/items.jsonl" --exact --batch 3
@@ -78,9 +79,10 @@ err_has "item 'bomb': picture 'pics/bomb.png': 60000 x 60000 pixels"
 for item in pipe away out; do
     err_has "refused: item '$item': "
 done
-out_has "11 read, 11 encoded"
-out_has "pictures: 10 read, 3 encoded"
-out_has "7 refused"
+out_has "12 read, 12 encoded"
+out_has "pictures: 12 read, 3 encoded"
+out_has "8 refused"
+err_has "item 'number': 'image' is the number 5, expected the path of a picture"
 ok encode -b "$b" -s "$work/s3" -i "$work/cat/items.jsonl" --exact --json
 json_valid lines
 json lines refused | grep -q "item 'bomb'" || fail "JSON does not name the refused"
@@ -88,7 +90,27 @@ json lines refused | grep -q "item 'bomb'" || fail "JSON does not name the refus
 it "ranks by text, by picture and by both"
 ok rank -b "$b" -s "$work/s2" -q "red kettle" -k 0 --json
 json_valid
-same "$(json scored)" 11
+same "$(json scored)" 12
+
+it "takes an older picture away from an item that has none any more"
+cat >"$work/cat/v1.jsonl" <<'END'
+{"id":"kept","text":"one","image":"pics/good.png"}
+{"id":"broken","text":"two","image":"pics/good.png"}
+{"id":"dropped","text":"three","image":"pics/good.png"}
+END
+sed 's/two","image":"pics\/good/two","image":"pics\/cut/; s/three","image":.*/three"}/' "$work/cat/v1.jsonl" >"$work/cat/v2.jsonl"
+ok encode -b "$b" -s "$work/s5" -i "$work/cat/v1.jsonl" --exact
+out_has "pictures: 3 read, 3 encoded at version 1"
+ok encode -b "$b" -s "$work/s5" -i "$work/cat/v2.jsonl" --exact
+out_has "pictures: 3 read, 1 encoded at version 2"
+out_has "1 refused; 2 removed"
+ok rank -b "$b" -s "$work/s5" -q "red kettle" -k 0 --json
+json items >"$work/after"
+ok encode -b "$b" -s "$work/s6" -i "$work/cat/v2.jsonl" --exact
+ok rank -b "$b" -s "$work/s6" -q "red kettle" -k 0 --json
+same "$(json items)" "$(cat "$work/after")" "a store that never had the old pictures ranks so"
+ok encode -b "$b" -s "$work/s5" -i "$work/cat/v1.jsonl" --exact
+out_has "pictures: 3 read, 3 encoded at version 3"
 
 it "refuses to read a catalogue with pictures from standard input, which it cannot read twice"
 fails encode -b "$b" -s "$work/s4" -i - </dev/null

@@ -253,6 +253,66 @@ static void a_prompt_that_needs_a_picture_ranks_none_without(void **state)
     mr_bundle_close(bundle);
 }
 
+static void a_removed_item_does_not_come_back_through_its_picture(void **state)
+{
+    fixture *f = *state;
+    mr_store *store = NULL;
+    mr_ranker *ranker = NULL;
+    mr_error err = {0};
+    mr_candidate candidates[] = {by_id("gone"), by_id("gone"), by_id("stripped")};
+    candidates[1].image = (mr_bytes){f->png, f->png_len};
+    mr_ranked_item items[COUNT(candidates)];
+    assert_status(mr_store_open(&store, "memory:", NULL, &err), MR_OK, &err);
+    test_store_put(store, MR_ENTITY_ITEM, f->bundle->item.space, "gone", NULL, 0, 0);
+    test_store_put(store, MR_ENTITY_ITEM, f->bundle->image.space, "gone", f->image, IMAGE_TOKENS,
+                   DIM);
+    /* A picture that was taken away is as one that never was. */
+    test_store_put(store, MR_ENTITY_ITEM, f->bundle->item.space, "stripped", f->item, 1, DIM);
+    test_store_put(store, MR_ENTITY_ITEM, f->bundle->image.space, "stripped", NULL, 0, 0);
+    assert_status(mr_ranker_new(&ranker, f->bundle, store, NULL, &err), MR_OK, &err);
+    mr_rank_reply_free(rank(ranker, candidates, COUNT(candidates), items));
+    assert_int_equal(items[0].reason, MR_REASON_REMOVED);
+    assert_int_equal(items[1].reason, MR_REASON_REMOVED);
+    assert_int_equal(items[2].reason, MR_REASON_NONE);
+    assert_true(isfinite(items[2].margin));
+    mr_ranker_free(ranker);
+    mr_store_close(store);
+}
+
+static void found_is_what_the_prompt_can_use(void **state)
+{
+    fixture *f = *state;
+    mr_candidate candidates[] = {by_id("nobody"), by_id("text"), by_id("picture")};
+    candidates[0].image = (mr_bytes){f->png, f->png_len};
+    mr_ranked_item items[COUNT(candidates)];
+    mr_rank_reply *reply = rank(f->ranker, candidates, COUNT(candidates), items);
+    assert_int_equal(reply->n_found, 3);
+    assert_int_equal(reply->degraded, 0);
+    mr_rank_reply_free(reply);
+
+    mr_bundle *bundle = make_bundle(test_path(f->folder, "needs"), true);
+    mr_ranker *ranker = NULL;
+    mr_error err = {0};
+    assert_status(mr_ranker_new(&ranker, bundle, f->store, NULL, &err), MR_OK, &err);
+    reply = rank(ranker, candidates, COUNT(candidates), items);
+    assert_int_equal(reply->n_found, 2); /* "text" has no picture */
+    assert_int_equal(reply->n_scored, 2);
+    mr_rank_reply_free(reply);
+    mr_ranker_free(ranker);
+    mr_bundle_close(bundle);
+}
+
+static void an_empty_picture_is_one_that_cannot_be_read(void **state)
+{
+    fixture *f = *state;
+    mr_candidate candidates[] = {by_id("both"), by_id("both")};
+    candidates[1].image = (mr_bytes){"", 0};
+    mr_ranked_item items[COUNT(candidates)];
+    mr_rank_reply_free(rank(f->ranker, candidates, COUNT(candidates), items));
+    assert_true(isfinite(items[0].margin));
+    assert_int_equal(items[1].reason, MR_REASON_INVALID);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -261,6 +321,9 @@ int main(void)
         cmocka_unit_test(a_picture_sent_along_scores_as_the_stored_one),
         cmocka_unit_test(a_broken_picture_costs_its_candidate_alone),
         cmocka_unit_test(a_picture_of_another_shape_is_not_scored),
-        cmocka_unit_test(a_prompt_that_needs_a_picture_ranks_none_without)};
+        cmocka_unit_test(a_prompt_that_needs_a_picture_ranks_none_without),
+        cmocka_unit_test(a_removed_item_does_not_come_back_through_its_picture),
+        cmocka_unit_test(found_is_what_the_prompt_can_use),
+        cmocka_unit_test(an_empty_picture_is_one_that_cannot_be_read)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
