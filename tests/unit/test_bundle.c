@@ -168,6 +168,18 @@ static void vectors_from_outside_go_through_their_projector(void **state)
     mr_bundle_close(bundle);
 }
 
+static void one_external_encoder_for_texts_and_pictures_is_refused(void **state)
+{
+    (void)state;
+    mr_error err = {0};
+    json_t *spec = test_mixed_spec(1);
+    apply_patch(spec, "{'encoders': {'item': null}}");
+    apply_patch(spec, "{'encoders': {'item': {'kind': 'external', 'name': 'mini', 'dim': 32},"
+                      "              'image': {'kind': 'external', 'name': 'mini', 'dim': 32}}}");
+    assert_status(test_bundle_make(test_path(folder, "one"), spec, NULL, &err), MR_INVALID, &err);
+    assert_contains(err.message, "'encoders.item' and 'encoders.image' are one encoder");
+}
+
 /* ---- a bundle.json that is wrong ------------------------------------------------------------- */
 
 typedef struct {
@@ -458,6 +470,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         IN_FOLDER(a_bundle_says_what_it_is),
+        IN_FOLDER(one_external_encoder_for_texts_and_pictures_is_refused),
         IN_FOLDER(a_space_is_what_decides_the_vectors_and_nothing_else),
         IN_FOLDER(a_score_is_the_sigmoid_of_the_scaled_margin),
         IN_FOLDER(vectors_from_outside_go_through_their_projector),

@@ -8,9 +8,11 @@
 
 #include <cmocka.h>
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/file.h"
 #include "encoders/clip.h"
 #include "encoders/image.h"
 #include "encoders/image_encoder.h"
@@ -167,6 +169,45 @@ static void wrong_options_are_refused_by_name(void **state)
     }
 }
 
+/* transformers 5 keeps the image processor within processor_config.json. */
+static void the_preprocessing_of_either_file_is_followed(void **state)
+{
+    static const char wanted[] = "{'do_resize': true, 'size': {'shortest_edge': 28}, "
+                                 "'crop_size': {'height': 28, 'width': 28}, "
+                                 "'image_mean': [0.1, 0.2, 0.3], 'image_std': [0.5, 0.5, 0.5]}";
+    (void)state;
+    char *folder = test_folder_new(), text[512];
+    float vectors[3][DIM];
+    for (int i = 0; i < 3; i++) {
+        const char *path = test_path(folder, i == 0 ? "none" : i == 1 ? "own" : "part");
+        mr_error err = {0};
+        mr_image_encoder *encoder = NULL;
+        const mr_image_encoder_options opt = {
+            .tokens = 1, .feature_layer = -1, .gemm = MR_GEMM_SCORING};
+        assert_status(mr_file_make_folders(path, &err), MR_OK, &err);
+        assert_status(mr_file_copy(TOWER "/config.json", test_path(path, "config.json"), &err),
+                      MR_OK, &err);
+        assert_status(
+            mr_file_copy(TOWER "/model.safetensors", test_path(path, "model.safetensors"), &err),
+            MR_OK, &err);
+        const int n =
+            snprintf(text, sizeof text, i == 2 ? "{'image_processor': %s}" : "%s", wanted);
+        for (int k = 0; k < n; k++)
+            if (text[k] == '\'')
+                text[k] = '"';
+        if (i > 0)
+            test_file_write(
+                test_path(path, i == 1 ? "preprocessor_config.json" : "processor_config.json"),
+                text, (size_t)n);
+        assert_status(mr_image_encoder_open(&encoder, path, &opt, &err), MR_OK, &err);
+        encode(encoder, pictures, 1, vectors[i]);
+        mr_image_encoder_close(encoder);
+    }
+    assert_memory_equal(vectors[1], vectors[2], sizeof vectors[1]);
+    assert_memory_not_equal(vectors[0], vectors[1], sizeof vectors[1]);
+    test_folder_free(folder);
+}
+
 static void squares_have_a_side(void **state)
 {
     static const int cases[][2] = {{1, 1},  {4, 2}, {9, 3}, {16, 4}, {576, 24},
@@ -184,6 +225,7 @@ int main(void)
         cmocka_unit_test(a_picture_gives_the_same_bits_alone_and_in_company),
         cmocka_unit_test(a_broken_picture_costs_its_neighbours_nothing),
         cmocka_unit_test(wrong_options_are_refused_by_name),
+        cmocka_unit_test(the_preprocessing_of_either_file_is_followed),
         cmocka_unit_test(squares_have_a_side)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
