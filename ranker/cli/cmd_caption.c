@@ -17,8 +17,7 @@
 #include "encoders/llava.h"
 #include "ranker/cli/command.h"
 
-#define MAX_IMAGE_BYTES ((size_t)64 << 20) /* image.h has a smaller bound, and words for it */
-#define NOTICE          "untrained weights: what it says means nothing"
+#define NOTICE "untrained weights: what it says means nothing"
 
 typedef struct {
     const char *model, *prompt;
@@ -190,7 +189,7 @@ static mr_status read_images(mr_arena *arena, const mr_option_list *files, mr_ll
     mr_status status = MR_OK;
     for (size_t i = 0; status == MR_OK && i < files->n; i++) {
         mr_str bytes;
-        status = mr_file_read(arena, files->value[i], MAX_IMAGE_BYTES, &bytes, err);
+        status = mr_file_read(arena, files->value[i], MR_COMMAND_MAX_IMAGE, &bytes, err);
         if (status == MR_OK)
             images[i] = (mr_llava_image){files->value[i], {bytes.data, bytes.len}};
     }

@@ -19,9 +19,6 @@
 #include "ranker/cli/command.h"
 #include "ranker/model/bundle.h"
 
-/* image.h has a smaller bound, and words for it. */
-#define MAX_IMAGE_BYTES ((size_t)64 << 20)
-
 enum { BACKEND_SCORING, BACKEND_BLAS, BACKEND_ORACLE };
 static const char *const backend_choices[] = {"scoring", "blas", "oracle", NULL};
 
@@ -144,7 +141,7 @@ static mr_status read_picture(const forward_options *opt, mr_llava *llava, mr_id
     mr_arena arena = {0};
     mr_str file;
     size_t n_markers = 0;
-    mr_status status = mr_file_read(&arena, opt->image, MAX_IMAGE_BYTES, &file, err);
+    mr_status status = mr_file_read(&arena, opt->image, MR_COMMAND_MAX_IMAGE, &file, err);
     if (status == MR_OK) {
         const mr_llava_image image = {opt->image, {file.data, file.len}};
         const mr_llava_request request = {.prompt = mr_str_of(opt->text ? opt->text : ""),

@@ -54,6 +54,9 @@ mr_status mr_command_check_stdin(mr_error *err);
 /* How many of the n arguments are "-", standard input, which can be read once; NULL is none. */
 int mr_command_count_stdin(const char *const *paths, size_t n);
 
+/* Most that is read of a picture's file; image.h has a smaller bound, and words for it. */
+#define MR_COMMAND_MAX_IMAGE ((size_t)64 << 20)
+
 /* One compact line on standard output; takes ownership of value. */
 void mr_command_print_json(json_t *value);
 

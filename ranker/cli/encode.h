@@ -94,8 +94,23 @@ MR_NODISCARD mr_status mr_encode_users(mr_encode_state *state, mr_error *err);
  * that has no usable picture any more loses the one that an earlier version put there. */
 MR_NODISCARD mr_status mr_encode_images(mr_encode_state *state, mr_error *err);
 
-/* encode_items.c. Reads a row behind the others of the batch. */
-MR_NODISCARD mr_status mr_encode_read_item(mr_encode_state *state, const json_t *row,
-                                           mr_error *err);
+/* One pass over the items file, batch by batch: the run begins, rows are read, batches flushed, the
+ * run ends. */
+typedef struct {
+    const char *label; /* of the progress bar */
+    uint64_t space;    /* of the records */
+    size_t batch;      /* rows; at most --batch */
+    /* Looks at a row that was just read; may be NULL. */
+    mr_status (*check)(mr_encode_state *state, const json_t *row, mr_error *err);
+    mr_status (*flush)(mr_encode_state *state, void *context,
+                       mr_error *err); /* empties the batch */
+    void *context;
+} mr_encode_pass;
+/* encode_items.c. */
+MR_NODISCARD mr_status mr_encode_items_pass(mr_encode_state *state, const mr_encode_pass *pass,
+                                            mr_error *err);
+/* Visits what the store has of the batch's items in a space. */
+MR_NODISCARD mr_status mr_encode_fetch_batch(mr_encode_state *state, uint64_t space,
+                                             mr_store_visit visit, void *context, mr_error *err);
 
 #endif

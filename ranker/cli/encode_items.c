@@ -10,18 +10,26 @@
 #include "encoders/space.h"
 #include "ranker/cli/encode.h"
 
-/* Drops from the batch what the store already has at this version. */
-static mr_status skip_known(mr_encode_state *state, uint64_t space, mr_error *err)
+mr_status mr_encode_fetch_batch(mr_encode_state *state, uint64_t space, mr_store_visit visit,
+                                void *context, mr_error *err)
 {
     mr_str *ids = mr_arena_array(&state->arena, mr_str, state->n_rows);
-    bool *there = mr_arena_array(&state->arena, bool, state->n_rows);
-    if (!ids || !there)
+    if (!ids)
         return MR_FAIL(err, NO_MEMORY, "ids of a batch");
     for (size_t i = 0; i < state->n_rows; i++)
         ids[i] = state->rows[i].id;
+    return mr_store_fetch(state->store, MR_ENTITY_ITEM, space, ids, state->n_rows, visit, context,
+                          err);
+}
+
+/* Drops from the batch what the store already has at this version. */
+static mr_status skip_known(mr_encode_state *state, uint64_t space, mr_error *err)
+{
+    bool *there = mr_arena_array(&state->arena, bool, state->n_rows);
+    if (!there)
+        return MR_FAIL(err, NO_MEMORY, "ids of a batch");
     mr_encode_known visit = {state->version, there};
-    mr_status status = mr_store_fetch(state->store, MR_ENTITY_ITEM, space, ids, state->n_rows,
-                                      mr_encode_on_known, &visit, err);
+    mr_status status = mr_encode_fetch_batch(state, space, mr_encode_on_known, &visit, err);
     if (status != MR_OK)
         return status;
     size_t kept = 0;
@@ -76,8 +84,9 @@ static mr_status batch_vectors(mr_encode_state *state, float *out, uint16_t *tok
     return MR_OK;
 }
 
-static mr_status flush_items(mr_encode_state *state, mr_error *err)
+static mr_status flush_items(mr_encode_state *state, void *context, mr_error *err)
 {
+    (void)context;
     const mr_encoder_spec *spec = &state->bundle->item;
     mr_status status = state->n_rows ? skip_known(state, spec->space, err) : MR_OK;
     if (status != MR_OK || state->n_rows == 0)
@@ -107,7 +116,7 @@ out:
     return status;
 }
 
-mr_status mr_encode_read_item(mr_encode_state *state, const json_t *row, mr_error *err)
+static mr_status read_item(mr_encode_state *state, const json_t *row, mr_error *err)
 {
     mr_catalogue_item *item = &state->rows[state->n_rows];
     mr_status status = mr_catalogue_read_row(row, &state->arena, item, err);
@@ -128,39 +137,49 @@ static void show_progress(const mr_encode_state *state, mr_progress *bar, uint64
     mr_progress_update(bar, bytes, state->counts.text_tokens ? note : NULL);
 }
 
-mr_status mr_encode_items(mr_encode_state *state, mr_error *err)
+mr_status mr_encode_items_pass(mr_encode_state *state, const mr_encode_pass *pass, mr_error *err)
 {
     const char *path = state->opt->items;
     mr_jsonl reader = {0};
-    mr_status status = MR_OK;
-    if (state->bundle->item.kind == MR_ENCODER_CAUSAL_LAST_N)
-        status = mr_bundle_open_item_encoder(state->bundle,
-                                             state->opt->exact ? MR_GEMM_SCORING : MR_GEMM_BLAS, 0,
-                                             &state->encoder, err);
-    if (status == MR_OK)
-        status = mr_encode_begin_run(state, MR_ENTITY_ITEM, state->bundle->item.space, path, err);
+    mr_status status = mr_encode_begin_run(state, MR_ENTITY_ITEM, pass->space, path, err);
     if (status == MR_OK)
         status = mr_jsonl_open(&reader, path, MR_JSONL_MAX_LINE, err);
-    mr_progress bar = mr_progress_start("encoding items", mr_encode_file_size(path), "bytes");
+    mr_progress bar = mr_progress_start(pass->label, mr_encode_file_size(path), "bytes");
     while (status == MR_OK) {
         json_t *row = NULL;
         status = mr_jsonl_next(&reader, &row, err);
         if (status != MR_OK || !row)
             break;
-        status = mr_encode_read_item(state, row, err);
+        status = read_item(state, row, err);
+        if (status == MR_OK && pass->check)
+            status = pass->check(state, row, err);
         if (status != MR_OK)
             mr_error_prefix(err, status, "line %" PRIu64 " of %s", reader.line_number, reader.name);
         json_decref(row);
-        if (status == MR_OK && state->n_rows == (size_t)state->opt->batch) {
-            status = flush_items(state, err);
+        if (status == MR_OK && state->n_rows == pass->batch) {
+            status = pass->flush(state, pass->context, err);
             show_progress(state, &bar, reader.bytes);
         }
     }
     if (status == MR_OK)
-        status = flush_items(state, err);
+        status = pass->flush(state, pass->context, err);
     if (status == MR_OK)
         status = mr_encode_end_run(state, err);
     mr_progress_finish(&bar, NULL);
     mr_jsonl_close(&reader);
     return status;
+}
+
+mr_status mr_encode_items(mr_encode_state *state, mr_error *err)
+{
+    const mr_encode_pass pass = {.label = "encoding items",
+                                 .space = state->bundle->item.space,
+                                 .batch = (size_t)state->opt->batch,
+                                 .flush = flush_items};
+    mr_status status = MR_OK;
+    if (state->bundle->item.kind == MR_ENCODER_CAUSAL_LAST_N)
+        status = mr_bundle_open_item_encoder(state->bundle,
+                                             state->opt->exact ? MR_GEMM_SCORING : MR_GEMM_BLAS, 0,
+                                             &state->encoder, err);
+    return status == MR_OK ? mr_encode_items_pass(state, &pass, err) : status;
 }

@@ -155,6 +155,7 @@ static bool slot_vectors_of(mr_ranking *ranking, size_t index, mr_vectors *item_
                             mr_vectors *image_vectors)
 {
     const mr_template *suffix = ranking->ranker->bundle->suffix;
+    const bool takes_image = mr_template_uses_slot(suffix, MR_SLOT_IMAGE);
     const bool inline_image = mr_ranking_brings_image(ranking, index);
     mr_ranking_item *item = &ranking->items[index];
     item->source = MR_SOURCE_MODEL;
@@ -162,11 +163,10 @@ static bool slot_vectors_of(mr_ranking *ranking, size_t index, mr_vectors *item_
     if (!item_vectors->tokens)
         *item_vectors = encode_text(ranking, index);
     *image_vectors = (mr_vectors){0};
-    if (!item_vectors->tokens &&
-        (!may_lack(item->reason) || mr_template_requires_slot(suffix, MR_SLOT_ITEM) ||
-         !mr_template_uses_slot(suffix, MR_SLOT_IMAGE)))
+    if (!item_vectors->tokens && (!may_lack(item->reason) ||
+                                  mr_template_requires_slot(suffix, MR_SLOT_ITEM) || !takes_image))
         return false;
-    if (!mr_template_uses_slot(suffix, MR_SLOT_IMAGE))
+    if (!takes_image)
         return true;
     *image_vectors =
         inline_image ? encode_image(ranking, index) : mr_ranking_image_vectors(ranking, index);
