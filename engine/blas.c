@@ -1,4 +1,5 @@
-/* blas.c - the OpenBLAS back end: the only file that calls it, and the owner of its thread count.
+/* blas.c - the OpenBLAS back end and training's products: the only file that calls OpenBLAS, and
+ * the owner of its thread count.
  *
  * OpenBLAS runs one thread per call and we split the columns over our pool, so that its pool and
  * ours never wait for each other (with both, small products lose more than half their speed). It
@@ -12,6 +13,7 @@
 #include <stdint.h>
 
 #include "core/bytes.h"
+#include "engine/blas.h"
 #include "engine/gemm_backend.h"
 
 /* Rows of weights widened at a time: the panel is small beside the product that it feeds, and what
@@ -24,9 +26,15 @@ typedef struct {
     bool widen;     /* the weights go through scratch */
 } blas_job;
 
-static void one_thread_per_call(void)
+static void set_one_thread(void)
 {
     openblas_set_num_threads(1);
+}
+
+static void one_thread_per_call(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, set_one_thread);
 }
 
 static size_t blas_scratch_bytes(size_t max_rows, size_t max_n, size_t max_k, int n_threads)
@@ -68,9 +76,7 @@ static void blas_task(void *context, size_t begin, size_t end, int worker)
 
 static void blas_run(const mr_gemm_call *call, mr_pool *pool)
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, one_thread_per_call);
-
+    one_thread_per_call();
     const size_t N = call->linear->N;
     const size_t threads = (size_t)mr_pool_threads(pool);
     const mr_tensor *weight = &call->linear->weight;
@@ -84,3 +90,30 @@ static void blas_run(const mr_gemm_call *call, mr_pool *pool)
 
 const mr_gemm_backend mr_gemm_backend_blas = {
     .name = "blas", .scratch_bytes = blas_scratch_bytes, .run = blas_run};
+
+/* ---- Training's products --------------------------------------------------------------------- */
+
+static CBLAS_TRANSPOSE transpose(bool wanted)
+{
+    return wanted ? CblasTrans : CblasNoTrans;
+}
+
+void mr_blas_gemm_f32(bool transpose_a, bool transpose_b, size_t M, size_t N, size_t K, float alpha,
+                      const float *a, size_t lda, const float *b, size_t ldb, float beta, float *c,
+                      size_t ldc)
+{
+    one_thread_per_call();
+    cblas_sgemm(CblasRowMajor, transpose(transpose_a), transpose(transpose_b), (blasint)M,
+                (blasint)N, (blasint)K, alpha, a, (blasint)lda, b, (blasint)ldb, beta, c,
+                (blasint)ldc);
+}
+
+void mr_blas_gemm_f64(bool transpose_a, bool transpose_b, size_t M, size_t N, size_t K,
+                      double alpha, const double *a, size_t lda, const double *b, size_t ldb,
+                      double beta, double *c, size_t ldc)
+{
+    one_thread_per_call();
+    cblas_dgemm(CblasRowMajor, transpose(transpose_a), transpose(transpose_b), (blasint)M,
+                (blasint)N, (blasint)K, alpha, a, (blasint)lda, b, (blasint)ldb, beta, c,
+                (blasint)ldc);
+}
