@@ -157,6 +157,18 @@ static mr_status encode_part(void *context, size_t start, size_t end, const mr_t
                               encode_normalized_part, &normal);
 }
 
+static mr_status check_text(mr_str text, mr_error *err)
+{
+    if (text.len > MR_TOK_MAX_TEXT)
+        return MR_FAIL(err, EXHAUSTED, "a text of %zu bytes; a tokenizer takes at most %zu",
+                       text.len, MR_TOK_MAX_TEXT);
+    const size_t valid = text.len ? mr_utf8_valid_prefix(text.data, text.len) : 0;
+    if (valid < text.len)
+        return MR_FAIL(err, INVALID, "the text is not UTF-8: byte %zu is 0x%02X", valid,
+                       (unsigned)(unsigned char)text.data[valid]);
+    return MR_OK;
+}
+
 mr_status mr_tokenizer_encode(const mr_tokenizer *tok, mr_str text, int flags, mr_ids *ids,
                               mr_error *err)
 {
@@ -167,20 +179,15 @@ mr_status mr_tokenizer_encode_first(const mr_tokenizer *tok, mr_str text, int fl
                                     mr_ids *ids, mr_error *err)
 {
     const size_t before = ids->n;
-    if (text.len > MR_TOK_MAX_TEXT)
-        return MR_FAIL(err, EXHAUSTED, "a text of %zu bytes; a tokenizer takes at most %zu",
-                       text.len, MR_TOK_MAX_TEXT);
-    const size_t valid = text.len ? mr_utf8_valid_prefix(text.data, text.len) : 0;
-    if (valid < text.len)
-        return MR_FAIL(err, INVALID, "the text is not UTF-8: byte %zu is 0x%02X", valid,
-                       (unsigned)(unsigned char)text.data[valid]);
+    mr_status status = check_text(text, err);
+    if (status != MR_OK)
+        return status;
 
     mr_tok_run run = mr_tok_run_of(tok, ids, err);
     run.parse_added = flags & MR_TOKENIZE_PARSE_SPECIAL;
     if (!mr_size_add(before, most, &run.enough))
         run.enough = SIZE_MAX;
     parts whole = {.run = &run, .text = text, .at_start = true};
-    mr_status status = MR_OK;
     if (flags & MR_TOKENIZE_ADD_SPECIAL)
         status = mr_ids_append(ids, tok->prefix, tok->n_prefix, err);
     if (status == MR_OK && text.len > 0)
@@ -195,7 +202,28 @@ mr_status mr_tokenizer_encode_first(const mr_tokenizer *tok, mr_str text, int fl
     return status;
 }
 
+mr_status mr_tokenizer_words(const mr_tokenizer *tok, mr_str text, mr_tokenizer_word visit,
+                             void *context, mr_error *err)
+{
+    mr_status status = check_text(text, err);
+    if (status != MR_OK || text.len == 0)
+        return status;
+    mr_ids none = {0};
+    mr_tok_run run = mr_tok_run_of(tok, &none, err);
+    run.visit = visit;
+    run.visit_context = context;
+    parts whole = {.run = &run, .text = text, .at_start = true};
+    status = encode_part(&whole, 0, text.len, NULL);
+    mr_tok_run_done(&run);
+    return status;
+}
+
 /* ---- The vocabulary ---- */
+
+uint32_t mr_tokenizer_byte_char(unsigned char byte)
+{
+    return mr_tok_byte_char(byte);
+}
 
 int32_t mr_tokenizer_vocab_size(const mr_tokenizer *tok)
 {

@@ -66,6 +66,16 @@ MR_NODISCARD mr_status mr_tokenizer_encode(const mr_tokenizer *tok, mr_str text,
 MR_NODISCARD mr_status mr_tokenizer_encode_first(const mr_tokenizer *tok, mr_str text, int flags,
                                                  size_t most, mr_ids *ids, mr_error *err);
 
+/* The words of a text, in order: what the pre-tokeniser cuts it into and BPE then merges on its
+ * own. Added tokens in the text are ordinary text. A vocabulary that is trained on these words sees
+ * what encode will see. word is borrowed for the call; a failure of visit ends the walk and is
+ * returned. */
+typedef mr_status (*mr_tokenizer_word)(void *context, mr_str word, mr_error *err);
+MR_NODISCARD mr_status mr_tokenizer_words(const mr_tokenizer *tok, mr_str text,
+                                          mr_tokenizer_word visit, void *context, mr_error *err);
+/* The character that stands for a byte in byte-level vocabularies. */
+uint32_t mr_tokenizer_byte_char(unsigned char byte);
+
 /* Decodes ids to text that the caller frees, terminated; *len for texts with NUL. skip_special
  * leaves out special tokens. Bytes that do not form UTF-8 become U+FFFD, as the library does. An id
  * outside the vocabulary is INVALID. */

@@ -152,7 +152,8 @@ static mr_status add_prefix_space(mr_tok_run *run, size_t index, mr_str *text)
 static mr_status run_step(mr_tok_run *run, size_t index, mr_str piece, bool at_start)
 {
     if (index == run->tok->n_pretokenizers)
-        return mr_tok_bpe(run, piece);
+        return run->visit ? run->visit(run->visit_context, piece, run->err)
+                          : mr_tok_bpe(run, piece);
 
     const mr_tok_pretokenizer *step = &run->tok->pretokenizers[index];
     mr_status status = MR_OK;

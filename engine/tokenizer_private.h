@@ -383,7 +383,9 @@ typedef struct {
 typedef struct {
     const mr_tokenizer *tok;
     mr_ids *ids;
-    size_t enough; /* words that begin with so many ids in the list are left out */
+    size_t enough;           /* words that begin with so many ids in the list are left out */
+    mr_tokenizer_word visit; /* gets the words instead of BPE; NULL: none does */
+    void *visit_context;
     mr_error *err;
     bool parse_added;
     mr_tok_matcher matcher;

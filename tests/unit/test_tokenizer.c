@@ -389,6 +389,51 @@ static void open_takes_a_file_or_its_folder(void **state)
     test_folder_free(folder);
 }
 
+typedef struct {
+    mr_strbuf list; /* "word|word|" */
+    size_t stop_after;
+} word_list;
+
+static mr_status add_word(void *context, mr_str word, mr_error *err)
+{
+    word_list *words = context;
+    if (words->stop_after && --words->stop_after == 0)
+        return MR_FAIL(err, CANCELLED, "enough");
+    mr_strbuf_append(&words->list, word.data, word.len);
+    mr_strbuf_puts(&words->list, "|");
+    return MR_OK;
+}
+
+static void words_are_what_bpe_merges_each_on_its_own(void **state)
+{
+    (void)state;
+    mr_tokenizer *tok = tokenizer_new(
+        &(tokenizer_parts){.added = ADDED(7, "<s>"),
+                           .normalizer = "{\"type\":\"NFC\"}",
+                           .pre_tokenizer = "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,"
+                                            "\"trim_offsets\":true,\"use_regex\":true}"});
+    const struct {
+        const char *text, *words;
+        size_t stop_after;
+        mr_status status;
+    } rows[] = {{"ab  it's 12\n", "ab| | it|'s| 12|\n|", 0, MR_OK},
+                {"e\xCC\x81<s>x", "\xC3\xA9|<|s|>|x|", 0, MR_OK}, /* composed; no added token */
+                {"", "", 0, MR_OK},
+                {"a b c", "a| b|", 3, MR_CANCELLED},
+                {"a \xFF", "", 0, MR_INVALID}};
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        word_list words = {.stop_after = rows[i].stop_after};
+        mr_error err = {0};
+        assert_status(mr_tokenizer_words(tok, mr_str_of(rows[i].text), add_word, &words, &err),
+                      rows[i].status, &err);
+        assert_string_equal(words.list.data ? words.list.data : "", rows[i].words);
+        mr_strbuf_release(&words.list);
+    }
+    mr_tokenizer_close(tok);
+    assert_int_equal(mr_tokenizer_byte_char(' '), 0x120);
+    assert_int_equal(mr_tokenizer_byte_char('a'), 'a');
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -403,6 +448,7 @@ int main(void)
         cmocka_unit_test(encode_appends_and_takes_nul_and_refuses_what_is_not_utf8),
         cmocka_unit_test(tokens_are_looked_up_both_ways),
         cmocka_unit_test(open_takes_a_file_or_its_folder),
+        cmocka_unit_test(words_are_what_bpe_merges_each_on_its_own),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
