@@ -4,7 +4,7 @@
  *
  *     causal_last_n  {kind, text, tokens, max_tokens, append_eos, dim, files: {name: sha256}}
  *     external       {kind, name, dim, normalised}
- *     history        {kind, tokens, order, item_space, and files where it has some}
+ *     history        {kind, tokens, order, item_space; dim and files with a user encoder}
  *
  * Its canonical text is compact JSON with sorted keys, UTF-8, reals with 17 significant digits
  * (jansson's dump); the space is XXH3-64 of that text, written as 16 lower-case hex digits. Two

@@ -215,16 +215,25 @@ const mr_model *mr_text_encoder_model(const mr_text_encoder *encoder)
     return encoder->model;
 }
 
+mr_status mr_text_encoder_expand(const mr_template *tmpl, mr_fields fields, int max_tokens,
+                                 int32_t eos_id, mr_prompt *prompt, mr_error *err)
+{
+    const mr_template_input input = {
+        .fields = fields, .max_tokens = max_tokens - (eos_id >= 0 ? 1 : 0), .cut_rest = true};
+    mr_status status = mr_template_expand(tmpl, &input, prompt, err);
+    if (status != MR_OK || prompt->ids.n == 0 || eos_id < 0)
+        return status;
+    return mr_ids_append(&prompt->ids, &eos_id, 1, err);
+}
+
 /* Leaves the item's ids in encoder->prompt, the closing token included. */
 static mr_status read_item(mr_text_encoder *encoder, mr_fields fields, mr_text_encoder_stats *stats,
                            mr_error *err)
 {
     mr_prompt *prompt = &encoder->prompt;
-    const mr_template_input input = {.fields = fields,
-                                     .max_tokens =
-                                         encoder->max_tokens - (encoder->append_eos ? 1 : 0),
-                                     .cut_rest = true};
-    mr_status status = mr_template_expand(encoder->tmpl, &input, prompt, err);
+    const int32_t eos = encoder->append_eos ? encoder->model->config.eos_id : -1;
+    mr_status status = mr_text_encoder_expand(encoder->tmpl, fields, (int)encoder->max_tokens, eos,
+                                              prompt, err);
     if (status != MR_OK || prompt->ids.n == 0)
         return status;
     for (size_t i = 0; i < prompt->n_pieces; i++) {
@@ -233,9 +242,7 @@ static mr_status read_item(mr_text_encoder *encoder, mr_fields fields, mr_text_e
             break;
         }
     }
-    if (encoder->append_eos)
-        status = mr_ids_append(&prompt->ids, &encoder->model->config.eos_id, 1, err);
-    return status;
+    return MR_OK;
 }
 
 static void add_to_batch(mr_text_encoder *encoder, size_t item)

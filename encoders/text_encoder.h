@@ -45,6 +45,13 @@ MR_NODISCARD mr_status mr_text_encoder_open(mr_text_encoder **out, const char *f
                                             const mr_text_encoder_options *opt, mr_error *err);
 void mr_text_encoder_close(mr_text_encoder *encoder); /* NULL is fine */
 
+/* What an encoder reads of an item: its template filled in and cut to max_tokens, which counts the
+ * closing token (eos_id; -1: none is appended). Nothing for an item whose template gives nothing.
+ * Training reads items through it too. */
+MR_NODISCARD mr_status mr_text_encoder_expand(const mr_template *tmpl, mr_fields fields,
+                                              int max_tokens, int32_t eos_id, mr_prompt *prompt,
+                                              mr_error *err);
+
 size_t mr_text_encoder_dim(const mr_text_encoder *encoder);
 size_t mr_text_encoder_tokens(const mr_text_encoder *encoder); /* T */
 const mr_model *mr_text_encoder_model(const mr_text_encoder *encoder);

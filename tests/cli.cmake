@@ -18,6 +18,7 @@ mr_cli_test(encode)
 mr_cli_test(rank)
 mr_cli_test(bundle)
 mr_cli_test(images)
+mr_cli_test(users)
 mr_cli_test(caption)
 mr_cli_test(rss)
 

@@ -17,3 +17,5 @@ mr_test(image SOURCES unit/test_image.c LINK mr_encoders LABELS unit golden)
 mr_test(image_hostile SOURCES unit/test_image_hostile.c LINK mr_encoders LABELS unit)
 mr_test(image_damage SOURCES unit/test_image_damage.c LINK mr_encoders LABELS unit)
 mr_test(image_encoder SOURCES unit/test_image_encoder.c LINK mr_encoders LABELS unit)
+mr_test(user_encoder ALLOC_GUARD SOURCES unit/test_user_encoder.c vision_support.c LINK mr_encoders
+        LABELS unit golden threads)

@@ -40,3 +40,4 @@ mr_fuzz(image ROUNDS 300 LINK mr_encoders)
 mr_fuzz(bundle ROUNDS 100 LINK mr_model test_support)
 mr_fuzz(catalogue ROUNDS 300 SOURCES ${PROJECT_SOURCE_DIR}/ranker/cli/catalogue.c
         LINK mr_featurestore test_support)
+mr_fuzz(recipe ROUNDS 2000 LINK mr_training)

@@ -145,6 +145,10 @@ static mr_status write_all(build *b, const demo_options *options, mr_progress *b
         status = demo_output_items(&b->output, options->icons, err);
     if (status == MR_OK)
         status = demo_output_users(&b->output, &b->people, err);
+    if (status == MR_OK)
+        status = demo_training_texts(&b->output.training, &b->archive, err);
+    if (status == MR_OK)
+        status = demo_training_pairs(&b->output.training, &b->archive, err);
     mr_progress_update(bar, 4, "queries");
     if (status != MR_OK)
         return status;
@@ -157,6 +161,7 @@ static mr_status write_all(build *b, const demo_options *options, mr_progress *b
         .detail = &b->detail,
         .rules = options->rules,
         .sink = options->report ? &b->report.sink : &b->output.sink,
+        .lists = &b->output.training.sink,
     };
     status = demo_tasks_make(&input, err);
     const demo_origin origin = {b->suite, b->date};
@@ -179,10 +184,14 @@ mr_status demo_catalogue_build(const demo_options *options, demo_summary *out, m
         *out = (demo_summary){.items = b.items.n,
                               .users = b.people.n,
                               .icons = b.output.n_icons,
-                              .icons_missing = b.items.icons_missing};
+                              .icons_missing = b.items.icons_missing,
+                              .texts = b.output.training.texts.rows,
+                              .pairs = b.output.training.pairs.rows};
         for (int t = 0; t < DEMO_TASKS; t++)
             for (int split = 0; split < 3; split++)
                 out->queries += b.output.n_queries[t][split];
+        for (int t = 0; t < DEMO_LISTS_END - DEMO_TASKS; t++)
+            out->lists += b.output.training.n_lists[t];
     }
     mr_progress_finish(&bar, NULL);
 

@@ -24,6 +24,7 @@ typedef struct {
 
 typedef struct {
     size_t items, users, icons, icons_missing, queries;
+    size_t texts, pairs, lists; /* for training */
 } demo_summary;
 
 mr_status demo_catalogue_build(const demo_options *options, demo_summary *out, mr_error *err);

@@ -61,8 +61,7 @@ bool demo_same_letters(mr_str a, mr_str b)
     }
 }
 
-/* Appends text as valid UTF-8 on one line: bytes that are not become U+FFFD, controls a blank. */
-static void append_clean(mr_strbuf *buf, mr_str text)
+void demo_append_clean(mr_strbuf *buf, mr_str text)
 {
     while (text.len) {
         size_t valid = mr_utf8_valid_prefix(text.data, text.len);
@@ -79,6 +78,17 @@ static void append_clean(mr_strbuf *buf, mr_str text)
     }
 }
 
+void demo_append_detail(mr_strbuf *buf, mr_str text)
+{
+    demo_detail detail = demo_detail_of(text);
+    mr_str word;
+    for (int n = 0; n < DEMO_DETAIL_WORDS && demo_detail_next(&detail, &word); n++) {
+        if (n)
+            mr_strbuf_append(buf, " ", 1);
+        demo_append_clean(buf, word);
+    }
+}
+
 static mr_status keep_buffer(const mr_strbuf *buf, mr_arena *arena, mr_str *out, mr_error *err)
 {
     if (buf->failed)
@@ -90,19 +100,13 @@ static mr_status read_texts(demo_item *item, const demo_package *package, mr_str
                             mr_arena *arena, mr_error *err)
 {
     mr_strbuf_clear(buf);
-    append_clean(buf, package->summary);
+    demo_append_clean(buf, package->summary);
     mr_status status = keep_buffer(buf, arena, &item->summary, err);
     if (status != MR_OK)
         return status;
 
     mr_strbuf_clear(buf);
-    demo_detail detail = demo_detail_of(package->detail);
-    mr_str word;
-    for (int n = 0; n < DEMO_DETAIL_WORDS && demo_detail_next(&detail, &word); n++) {
-        if (n)
-            mr_strbuf_append(buf, " ", 1);
-        append_clean(buf, word);
-    }
+    demo_append_detail(buf, package->detail);
     return keep_buffer(buf, arena, &item->detail, err);
 }
 
@@ -291,7 +295,7 @@ static mr_status take_title(demo_item *item, const demo_component *component, mr
     if (!first && !(exact && !demo_same_letters(item->title, item->id)))
         return MR_OK;
     mr_strbuf_clear(buf);
-    append_clean(buf, demo_trim(component->name));
+    demo_append_clean(buf, demo_trim(component->name));
     return keep_buffer(buf, arena, &item->title, err);
 }
 

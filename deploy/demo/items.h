@@ -12,6 +12,7 @@
 
 #include <stdbool.h>
 
+#include "core/strbuf.h"
 #include "deploy/demo/archive.h"
 #include "deploy/demo/dep11.h"
 #include "deploy/demo/names.h"
@@ -59,6 +60,11 @@ mr_status demo_items_build(demo_items *out, const demo_archive *archive,
                            const demo_components *components, mr_str vocabulary,
                            const char *icon_folder, mr_arena *arena, mr_error *err);
 void demo_items_done(demo_items *items);
+
+/* Appends text as valid UTF-8 on one line: bytes that are not become U+FFFD, controls a blank. */
+void demo_append_clean(mr_strbuf *buf, mr_str text);
+/* The same of a long description's first DEMO_DETAIL_WORDS words, one blank between them. */
+void demo_append_detail(mr_strbuf *buf, mr_str detail);
 
 /* The first 32 bits of the SHA-256 of prefix + text as a number in [0, 1): what folds are cut by.
  */

@@ -78,5 +78,7 @@ int main(int argc, char **argv)
     fprintf(stderr,
             "demo-catalogue: %zu items, %zu with a picture, %zu users, %zu queries in '%s'\n",
             summary.items, summary.icons, summary.users, summary.queries, options.out);
+    fprintf(stderr, "demo-catalogue: for training %zu texts, %zu pairs, %zu lists\n", summary.texts,
+            summary.pairs, summary.lists);
     return 0;
 }

@@ -13,32 +13,15 @@
 #include "core/hash.h"
 #include "core/json.h"
 #include "core/strbuf.h"
+#include "deploy/demo/rows.h"
 #include "mixrank_version.h"
 
 static const char *const data_files[] = {"items.jsonl", "items_long.jsonl", "users.jsonl",
                                          "queries.jsonl"};
 
-static mr_status path_in(mr_strbuf *path, const char *folder, const char *name, mr_error *err)
-{
-    mr_strbuf_clear(path);
-    mr_strbuf_printf(path, "%s/%s", folder, name);
-    return path->failed ? MR_FAIL(err, NO_MEMORY, "the path of '%s'", name) : MR_OK;
-}
-
 static void qrels_name(demo_task task, char out[64])
 {
     snprintf(out, 64, "qrels/%s.txt", demo_task_name(task));
-}
-
-static mr_status open_writer(mr_file_writer *writer, const char *folder, const char *name,
-                             mr_error *err)
-{
-    mr_strbuf path = {0};
-    mr_status status = path_in(&path, folder, name, err);
-    if (status == MR_OK)
-        status = mr_file_writer_open(writer, path.data, err);
-    mr_strbuf_release(&path);
-    return status;
 }
 
 static mr_status query_put(demo_sink *sink, const demo_query *query, mr_error *err);
@@ -48,7 +31,7 @@ mr_status demo_output_open(demo_output *out, const char *folder, const demo_item
 {
     *out = (demo_output){.sink = {query_put}, .folder = folder, .items = items};
     mr_strbuf path = {0};
-    mr_status status = path_in(&path, folder, "manifest.json", err);
+    mr_status status = demo_path_in(&path, folder, "manifest.json", err);
     if (status != MR_OK)
         goto out;
     if (unlink(path.data) != 0 && errno != ENOENT && errno != ENOTDIR) {
@@ -57,16 +40,18 @@ mr_status demo_output_open(demo_output *out, const char *folder, const demo_item
     }
     static const char *const part[] = {"qrels", "icons"};
     for (int i = 0; i < 2 && status == MR_OK; i++) {
-        status = path_in(&path, folder, part[i], err);
+        status = demo_path_in(&path, folder, part[i], err);
         if (status == MR_OK)
             status = mr_file_make_folders(path.data, err);
     }
     if (status == MR_OK)
-        status = open_writer(&out->queries, folder, "queries.jsonl", err);
+        status = demo_training_open(&out->training, folder, items, err);
+    if (status == MR_OK)
+        status = demo_writer_open(&out->queries, folder, "queries.jsonl", err);
     for (int t = 0; t < DEMO_TASKS && status == MR_OK; t++) {
         char name[64];
         qrels_name((demo_task)t, name);
-        status = open_writer(&out->qrels[t], folder, name, err);
+        status = demo_writer_open(&out->qrels[t], folder, name, err);
     }
 
 out:
@@ -78,46 +63,13 @@ out:
 
 void demo_output_abandon(demo_output *output)
 {
+    demo_training_abandon(&output->training);
     mr_file_writer_abandon(&output->queries);
     for (int t = 0; t < DEMO_TASKS; t++)
         mr_file_writer_abandon(&output->qrels[t]);
 }
 
 /* --- rows ------------------------------------------------------------------------------------ */
-
-/* Sets a text; a text that is not UTF-8 makes jansson refuse, which the row's end reports. */
-static void set_text(json_t *row, const char *key, mr_str text, bool *failed)
-{
-    if (json_object_set_new(row, key, json_stringn(text.data ? text.data : "", text.len)) != 0)
-        *failed = true;
-}
-
-static void set_ids(json_t *row, const char *key, const demo_items *items, const demo_ids *ids,
-                    bool *failed)
-{
-    json_t *list = json_array();
-    for (size_t i = 0; i < ids->n; i++) {
-        mr_str id = items->item[ids->id[i]].id;
-        if (json_array_append_new(list, json_stringn(id.data, id.len)) != 0)
-            *failed = true;
-    }
-    if (json_object_set_new(row, key, list) != 0)
-        *failed = true;
-}
-
-/* Takes the row. */
-static mr_status write_row(FILE *stream, json_t *row, bool failed, const char *what, mr_error *err)
-{
-    mr_status status = MR_OK;
-    char *line = failed || !row ? NULL : json_dumps(row, JSON_COMPACT);
-    if (!line)
-        status = MR_FAIL(err, CORRUPT, "%s: a text is not UTF-8, or memory is out", what);
-    else if (fputs(line, stream) == EOF || fputc('\n', stream) == EOF)
-        status = MR_FAIL(err, IO, "writing %s: %s", what, strerror(errno));
-    free(line);
-    json_decref(row);
-    return status;
-}
 
 static mr_status write_item(FILE *stream, const demo_items *items, const demo_item *item,
                             bool long_only, mr_strbuf *text, mr_error *err)
@@ -130,17 +82,17 @@ static mr_status write_item(FILE *stream, const demo_items *items, const demo_it
     mr_strbuf_append(text, item->detail.data, item->detail.len);
     bool failed = text->failed;
     json_t *row = json_object();
-    set_text(row, "id", item->id, &failed);
-    set_text(row, "title", item->title, &failed);
-    set_text(row, "text", (mr_str){text->data ? text->data : "", text->len}, &failed);
-    set_text(row, "section", items->sections.name[item->section], &failed);
-    set_text(row, "fold", mr_str_of(demo_fold_name(item->fold)), &failed);
+    demo_row_text(row, "id", item->id, &failed);
+    demo_row_text(row, "title", item->title, &failed);
+    demo_row_text(row, "text", (mr_str){text->data ? text->data : "", text->len}, &failed);
+    demo_row_text(row, "section", items->sections.name[item->section], &failed);
+    demo_row_text(row, "fold", mr_str_of(demo_fold_name(item->fold)), &failed);
     if (item->icon.len) {
         char image[256];
         snprintf(image, sizeof image, "icons/%.*s", MR_STR_ARG(item->icon));
-        set_text(row, "image", mr_str_of(image), &failed);
+        demo_row_text(row, "image", mr_str_of(image), &failed);
     }
-    return write_row(stream, row, failed, long_only ? data_files[1] : data_files[0], err);
+    return demo_row_write(stream, row, failed, long_only ? data_files[1] : data_files[0], err);
 }
 
 /* A hard link where the file system allows it: thousands of small copies would only wait for the
@@ -151,9 +103,9 @@ static mr_status place_icon(const demo_output *output, const demo_item *item,
     mr_strbuf from = {0}, to = {0};
     char name[256];
     snprintf(name, sizeof name, "icons/%.*s", MR_STR_ARG(item->icon));
-    mr_status status = path_in(&from, icon_folder, item->icon.data, err);
+    mr_status status = demo_path_in(&from, icon_folder, item->icon.data, err);
     if (status == MR_OK)
-        status = path_in(&to, output->folder, name, err);
+        status = demo_path_in(&to, output->folder, name, err);
     struct stat source, target;
     bool in_place = status == MR_OK && stat(from.data, &source) == 0 &&
                     stat(to.data, &target) == 0 && source.st_dev == target.st_dev &&
@@ -175,7 +127,7 @@ mr_status demo_output_items(demo_output *output, const char *icon_folder, mr_err
     mr_status status = MR_OK;
     for (int long_only = 0; long_only < 2 && status == MR_OK; long_only++) {
         mr_file_writer writer = {0};
-        status = open_writer(&writer, output->folder, data_files[long_only], err);
+        status = demo_writer_open(&writer, output->folder, data_files[long_only], err);
         for (size_t i = 0; i < items->n && status == MR_OK; i++) {
             const demo_item *item = &items->item[i];
             status = write_item(writer.stream, items, item, long_only == 1, &text, err);
@@ -196,15 +148,15 @@ mr_status demo_output_items(demo_output *output, const char *icon_folder, mr_err
 mr_status demo_output_users(demo_output *output, const demo_people *people, mr_error *err)
 {
     mr_file_writer writer = {0};
-    mr_status status = open_writer(&writer, output->folder, "users.jsonl", err);
+    mr_status status = demo_writer_open(&writer, output->folder, "users.jsonl", err);
     for (size_t p = 0; p < people->n && status == MR_OK; p++) {
         const demo_person *person = &people->person[p];
         bool failed = false;
         json_t *row = json_object();
-        set_text(row, "id", mr_str_of(person->id), &failed);
-        set_text(row, "fold", mr_str_of(demo_fold_name(person->fold)), &failed);
-        set_ids(row, "history", output->items, &person->basket, &failed);
-        status = write_row(writer.stream, row, failed, "users.jsonl", err);
+        demo_row_text(row, "id", mr_str_of(person->id), &failed);
+        demo_row_text(row, "fold", mr_str_of(demo_fold_name(person->fold)), &failed);
+        demo_row_ids(row, "history", output->items, &person->basket, &failed);
+        status = demo_row_write(writer.stream, row, failed, "users.jsonl", err);
     }
     if (status == MR_OK)
         return mr_file_writer_commit(&writer, err);
@@ -221,19 +173,8 @@ static mr_status query_put(demo_sink *sink, const demo_query *query, mr_error *e
              counts[0] + counts[1] + counts[2] + 1);
 
     bool failed = false;
-    json_t *row = json_object();
-    set_text(row, "id", mr_str_of(id), &failed);
-    set_text(row, "task", mr_str_of(demo_task_name(query->task)), &failed);
-    set_text(row, "split", mr_str_of(demo_fold_name(query->split)), &failed);
-    set_text(row, "query", query->text, &failed);
-    if (query->person) {
-        set_text(row, "user", mr_str_of(query->person->id), &failed);
-        set_ids(row, "history", output->items, query->history, &failed);
-        failed |= json_object_set_new(row, "same_family", json_boolean(query->same_family)) != 0;
-    }
-    if (query->candidates)
-        set_ids(row, "candidates", output->items, query->candidates, &failed);
-    mr_status status = write_row(output->queries.stream, row, failed, "queries.jsonl", err);
+    json_t *row = demo_row_query(id, query, output->items, &failed);
+    mr_status status = demo_row_write(output->queries.stream, row, failed, "queries.jsonl", err);
     if (status != MR_OK)
         return status;
 
@@ -257,7 +198,7 @@ static mr_status describe_file(const char *folder, const char *name, json_t *fil
     mr_strbuf path = {0};
     mr_file_map map = {0};
     char hex[MR_SHA256_HEX];
-    mr_status status = path_in(&path, folder, name, err);
+    mr_status status = demo_path_in(&path, folder, name, err);
     if (status == MR_OK)
         status = mr_file_map_open(&map, path.data, err);
     if (status == MR_OK)
@@ -294,7 +235,7 @@ static mr_status describe_icons(const demo_output *output, json_t *files, mr_str
             continue;
         char name[256];
         snprintf(name, sizeof name, "icons/%.*s", MR_STR_ARG(icon));
-        status = path_in(&path, output->folder, name, err);
+        status = demo_path_in(&path, output->folder, name, err);
         if (status == MR_OK)
             status = mr_hash_sha256_file(path.data, hex, err);
         if (status == MR_OK)
@@ -329,13 +270,20 @@ static json_t *count_queries(const demo_output *output)
     return tasks;
 }
 
+/* Of the digests' lines, in hex. */
+static mr_status sum_up(const mr_strbuf *digests, char hex[MR_SHA256_HEX], mr_error *err)
+{
+    return digests->failed ? MR_FAIL(err, NO_MEMORY, "the digests of the manifest")
+                           : mr_hash_sha256_hex(digests->data, digests->len, hex, err);
+}
+
 static mr_status write_manifest(demo_output *output, const demo_people *people,
                                 const demo_origin *origin, mr_error *err)
 {
-    mr_strbuf digests = {0}, path = {0};
+    mr_strbuf digests = {0}, training = {0}, path = {0};
     json_t *files = json_object();
     json_t *manifest = NULL;
-    char hex[MR_SHA256_HEX];
+    char hex[MR_SHA256_HEX], training_hex[MR_SHA256_HEX];
     mr_status status = MR_OK;
     for (size_t i = 0; i < sizeof data_files / sizeof *data_files && status == MR_OK; i++)
         status = describe_file(output->folder, data_files[i], files, &digests, err);
@@ -346,21 +294,24 @@ static mr_status write_manifest(demo_output *output, const demo_people *people,
     }
     if (status == MR_OK)
         status = describe_icons(output, files, &digests, err);
-    if (status == MR_OK && digests.failed)
-        status = MR_FAIL(err, NO_MEMORY, "the digests of the manifest");
+    for (size_t i = 0; i < DEMO_TRAINING_FILES && status == MR_OK; i++)
+        status = describe_file(output->folder, demo_training_files[i], files, &training, err);
     if (status == MR_OK)
-        status = mr_hash_sha256_hex(digests.data, digests.len, hex, err);
+        status = sum_up(&digests, hex, err);
     if (status == MR_OK)
-        status = path_in(&path, output->folder, "manifest.json", err);
+        status = sum_up(&training, training_hex, err);
+    if (status == MR_OK)
+        status = demo_path_in(&path, output->folder, "manifest.json", err);
     if (status != MR_OK)
         goto out;
 
-    manifest = json_pack("{s:i, s:s, s:{s:s, s:s}, s:{s:I, s:I, s:I}, s:o, s:O, s:s}", "format",
-                         DEMO_FORMAT, "tool", "demo-catalogue " MR_VERSION, "archive", "suite",
-                         origin->suite, "date", origin->date, "counts", "items",
+    manifest = json_pack("{s:i, s:s, s:{s:s, s:s}, s:{s:I, s:I, s:I}, s:o, s:o, s:O, s:s, s:s}",
+                         "format", DEMO_FORMAT, "tool", "demo-catalogue " MR_VERSION, "archive",
+                         "suite", origin->suite, "date", origin->date, "counts", "items",
                          (json_int_t)output->items->n, "users", (json_int_t)people->n, "icons",
-                         (json_int_t)output->n_icons, "queries", count_queries(output), "files",
-                         files, "digest", hex);
+                         (json_int_t)output->n_icons, "queries", count_queries(output), "training",
+                         demo_training_counts(&output->training), "files", files, "digest", hex,
+                         "training_digest", training_hex);
     status = manifest
                  ? mr_json_save_file(manifest, path.data, err)
                  : MR_FAIL(err, CORRUPT, "the manifest: a text of the release file is not UTF-8");
@@ -369,6 +320,7 @@ out:
     json_decref(manifest);
     json_decref(files);
     mr_strbuf_release(&digests);
+    mr_strbuf_release(&training);
     mr_strbuf_release(&path);
     return status;
 }
@@ -379,6 +331,8 @@ mr_status demo_output_finish(demo_output *output, const demo_people *people,
     mr_status status = mr_file_writer_commit(&output->queries, err);
     for (int t = 0; t < DEMO_TASKS && status == MR_OK; t++)
         status = mr_file_writer_commit(&output->qrels[t], err);
+    if (status == MR_OK)
+        status = demo_training_finish(&output->training, err);
     if (status == MR_OK)
         status = write_manifest(output, people, origin, err);
     if (status != MR_OK)

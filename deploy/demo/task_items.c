@@ -12,9 +12,8 @@
 #include "core/strbuf.h"
 #include "deploy/demo/tasks.h"
 
-#define QUERY_WORDS_MIN 3
-#define HARD_NEGATIVES  50
-#define VALID_SHARE     0.1 /* of the train items */
+#define HARD_NEGATIVES 50
+#define VALID_SHARE    0.1 /* of the train items */
 
 typedef struct {
     const demo_task_input *in;
@@ -80,7 +79,7 @@ void demo_without_name(mr_strbuf *out, mr_str text, const mr_str *names, size_t 
     }
 }
 
-static mr_status split_of(const demo_item *item, demo_fold *out, mr_error *err)
+mr_status demo_known_item_split(const demo_item *item, demo_fold *out, mr_error *err)
 {
     double unit = 0;
     mr_status status = demo_unit_hash("valid", item->id, &unit, err);
@@ -143,7 +142,7 @@ static mr_status ask_for(known *k, uint32_t own, bool whole_catalogue, mr_error 
     if (k->words.failed)
         return MR_FAIL(err, NO_MEMORY, "the words of a query");
     mr_str text = {k->words.data ? k->words.data : "", k->words.len};
-    if (demo_stem_count(text) < QUERY_WORDS_MIN)
+    if (demo_stem_count(text) < DEMO_QUERY_WORDS_MIN)
         return MR_OK;
 
     static const int grade[] = {1};
@@ -154,7 +153,7 @@ static mr_status ask_for(known *k, uint32_t own, bool whole_catalogue, mr_error 
         .relevant = &relevant,
         .grade = grade,
     };
-    mr_status status = split_of(item, &query.split, err);
+    mr_status status = demo_known_item_split(item, &query.split, err);
     if (status != MR_OK || (whole_catalogue && query.split != DEMO_TEST))
         return status;
     if (!whole_catalogue) {

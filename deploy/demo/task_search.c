@@ -8,12 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/strbuf.h"
-#include "deploy/demo/tasks.h"
+#include "deploy/demo/search.h"
 
 #define QUERIES_PER_PERSON 6
-#define HISTORY_MAX        80
-#define HISTORY_MIN        2
 #define OWN_GRADE          3
 #define MATCH_GRADE        1
 
@@ -28,19 +25,6 @@ static const char *const content_facets[] = {
     "accessibility", "interface",  "culture",
 };
 
-typedef struct {
-    const demo_task_input *in;
-    demo_task task;
-    demo_ids *content;                                   /* per item: its content tags, sorted */
-    demo_ids *with_tag;                                  /* per tag: judged items, sorted */
-    uint8_t *usable;                                     /* per tag: it may be a query */
-    demo_ids judged;                                     /* items with two content tags or more */
-    uint8_t *taken;                                      /* per item, zero between queries */
-    demo_ids pool, candidates, history, relevant, picks; /* scratch */
-    int *grade;
-    mr_strbuf words;
-} search;
-
 static bool is_content_tag(mr_str tag)
 {
     const char *colons = memchr(tag.data, ':', tag.len);
@@ -54,7 +38,7 @@ static bool is_content_tag(mr_str tag)
     return false;
 }
 
-static mr_status index_tags(search *s, mr_error *err)
+static mr_status index_tags(demo_search *s, mr_error *err)
 {
     const demo_items *items = s->in->items;
     for (size_t i = 0; i < items->n; i++) {
@@ -80,18 +64,21 @@ static mr_status index_tags(search *s, mr_error *err)
     return MR_OK;
 }
 
-static bool has_usable_tag(const search *s, uint32_t item)
+bool demo_search_may_ask(const demo_search *s, uint32_t item, uint32_t tag)
 {
-    if (s->content[item].n < 2)
-        return false;
+    return s->content[item].n >= 2 && s->usable[tag];
+}
+
+static bool has_usable_tag(const demo_search *s, uint32_t item)
+{
     for (size_t k = 0; k < s->content[item].n; k++)
-        if (s->usable[s->content[item].id[k]])
+        if (demo_search_may_ask(s, item, s->content[item].id[k]))
             return true;
     return false;
 }
 
 /* Half of the time the rarest usable tag of the item, else any. */
-static uint32_t choose_tag(const search *s, uint32_t item, mr_rng *rng)
+static uint32_t choose_tag(const demo_search *s, uint32_t item, mr_rng *rng)
 {
     uint32_t usable[256];
     size_t n = 0;
@@ -109,8 +96,8 @@ static uint32_t choose_tag(const search *s, uint32_t item, mr_rng *rng)
 
 /* What a cold training query may know of a person are train items; a test person's history is an
  * input that nothing was trained on. */
-static mr_status fill_history(search *s, const demo_person *person, uint32_t own, demo_scope scope,
-                              mr_rng *rng, mr_error *err)
+static mr_status fill_history(demo_search *s, const demo_person *person, uint32_t own,
+                              demo_scope scope, mr_rng *rng, mr_error *err)
 {
     s->history.n = 0;
     for (size_t i = 0; i < person->basket.n; i++) {
@@ -121,9 +108,9 @@ static mr_status fill_history(search *s, const demo_person *person, uint32_t own
         if (status != MR_OK)
             return status;
     }
-    if (s->history.n > HISTORY_MAX) {
+    if (s->history.n > DEMO_HISTORY_MAX) {
         demo_ids_shuffle(&s->history, rng);
-        s->history.n = HISTORY_MAX;
+        s->history.n = DEMO_HISTORY_MAX;
         demo_ids_sort(&s->history);
     }
     return MR_OK;
@@ -131,15 +118,14 @@ static mr_status fill_history(search *s, const demo_person *person, uint32_t own
 
 /* The judged items in scope that have the tag or have it not, shuffled, into pool. The person's own
  * items are marked as taken already. */
-static mr_status fill_pool(search *s, uint32_t tag, bool with, demo_scope scope, mr_rng *rng,
+static mr_status fill_pool(demo_search *s, uint32_t tag, bool with, demo_scope scope, mr_rng *rng,
                            mr_error *err)
 {
-    const demo_ids *from = with ? &s->with_tag[tag] : &s->judged;
+    const demo_ids *from = s->drawn_from ? s->drawn_from : with ? &s->with_tag[tag] : &s->judged;
     s->pool.n = 0;
     for (size_t i = 0; i < from->n; i++) {
         uint32_t item = from->id[i];
-        if (s->taken[item] || !demo_in_scope(s->in->items, item, scope) ||
-            (!with && demo_ids_hold(&s->content[item], tag)))
+        if (s->taken[item] || s->has_tag[item] != with || !demo_in_scope(s->in->items, item, scope))
             continue;
         mr_status status = demo_ids_push(&s->pool, item, err);
         if (status != MR_OK)
@@ -150,28 +136,28 @@ static mr_status fill_pool(search *s, uint32_t tag, bool with, demo_scope scope,
 }
 
 /* Moves the pool's items of the history's sections to its front, order kept within both parts. */
-static size_t near_to_front(search *s, mr_error *err, mr_status *status)
+static mr_status near_to_front(demo_search *s, size_t *near, mr_error *err)
 {
-    const demo_items *items = s->in->items;
-    demo_ids rest = {0};
-    size_t near = 0;
-    for (size_t i = 0; i < s->pool.n; i++) {
-        bool found = false;
-        for (size_t h = 0; h < s->history.n && !found; h++)
-            found = items->item[s->history.id[h]].section == items->item[s->pool.id[i]].section;
-        if (found)
-            s->pool.id[near++] = s->pool.id[i];
-        else if (*status == MR_OK)
-            *status = demo_ids_push(&rest, s->pool.id[i], err);
+    const demo_item *item = s->in->items->item;
+    mr_status status = MR_OK;
+    s->rest.n = *near = 0;
+    for (size_t h = 0; h < s->history.n; h++)
+        s->near[item[s->history.id[h]].section] = 1;
+    for (size_t i = 0; i < s->pool.n && status == MR_OK; i++) {
+        if (s->near[item[s->pool.id[i]].section])
+            s->pool.id[(*near)++] = s->pool.id[i];
+        else
+            status = demo_ids_push(&s->rest, s->pool.id[i], err);
     }
-    if (*status == MR_OK && rest.n)
-        memcpy(s->pool.id + near, rest.id, rest.n * sizeof *rest.id);
-    demo_ids_done(&rest);
-    return near;
+    for (size_t h = 0; h < s->history.n; h++)
+        s->near[item[s->history.id[h]].section] = 0;
+    if (status == MR_OK && s->rest.n)
+        memcpy(s->pool.id + *near, s->rest.id, s->rest.n * sizeof *s->rest.id);
+    return status;
 }
 
 /* The tag's words: "Bitmaps, Vectors" is a list, not a sentence. */
-static mr_str query_words(search *s, uint32_t tag)
+static mr_str query_words(demo_search *s, uint32_t tag)
 {
     mr_str words = s->in->items->tag_words[tag];
     mr_strbuf_clear(&s->words);
@@ -184,10 +170,13 @@ static mr_str query_words(search *s, uint32_t tag)
     return (mr_str){s->words.data ? s->words.data : "", s->words.len};
 }
 
-static mr_status negatives(search *s, uint32_t tag, demo_scope scope, mr_rng *rng, mr_error *err)
+static mr_status negatives(demo_search *s, uint32_t tag, demo_scope scope, mr_rng *rng,
+                           mr_error *err)
 {
+    size_t near = 0;
     mr_status status = fill_pool(s, tag, false, scope, rng, err);
-    size_t near = near_to_front(s, err, &status);
+    if (status == MR_OK)
+        status = near_to_front(s, &near, err);
     size_t room = s->in->rules.candidates - s->candidates.n;
     size_t near_wanted = near < s->in->rules.near_max ? near : s->in->rules.near_max;
     if (near_wanted > room)
@@ -201,116 +190,159 @@ static mr_status negatives(search *s, uint32_t tag, demo_scope scope, mr_rng *rn
     return status;
 }
 
-static mr_status make_query(search *s, const demo_person *person, uint32_t own, demo_scope scope,
-                            mr_rng *rng, mr_error *err)
+static mr_status put_query(demo_search *s, const demo_person *person, uint32_t own, uint32_t tag,
+                           mr_error *err)
+{
+    demo_query query = {
+        .task = s->task,
+        .split = person->fold,
+        .text = query_words(s, tag),
+        .person = person,
+        .history = &s->history,
+        .candidates = &s->candidates,
+        .relevant = &s->relevant,
+        .grade = s->grade,
+        .same_family = demo_same_family(s->in->items, &s->history, own),
+    };
+    if (s->words.failed)
+        return MR_FAIL(err, NO_MEMORY, "the words of a query");
+    demo_ids *asked = &s->asked[person - s->in->people->person];
+    mr_status status = demo_ids_push(asked, own, err);
+    if (status == MR_OK)
+        status = demo_ids_push(asked, tag, err);
+    return status == MR_OK ? s->sink->put(s->sink, &query, err) : status;
+}
+
+/* The own item, others with the tag, others without; nothing when too few have the tag. */
+static mr_status fill_list(demo_search *s, uint32_t own, uint32_t tag, demo_scope scope,
+                           mr_rng *rng, mr_error *err)
 {
     const demo_rules *rules = &s->in->rules;
-    uint32_t tag = choose_tag(s, own, rng);
+    s->candidates.n = s->relevant.n = 0;
+    mr_status status = fill_pool(s, tag, true, scope, rng, err);
+    if (status == MR_OK)
+        status = demo_ids_push(&s->candidates, own, err);
+    if (status == MR_OK)
+        status = demo_take(&s->candidates, &s->pool, rules->matches_max, s->taken, err);
+    for (size_t i = 0; status == MR_OK && i < s->candidates.n; i++) {
+        s->grade[i] = i == 0 ? OWN_GRADE : MATCH_GRADE;
+        status = demo_ids_push(&s->relevant, s->candidates.id[i], err);
+    }
+    if (status == MR_OK && s->candidates.n > s->matches_min)
+        return negatives(s, tag, scope, rng, err);
+    for (size_t i = 0; i < s->candidates.n; i++)
+        s->taken[s->candidates.id[i]] = 0;
+    s->candidates.n = 0;
+    return status;
+}
+
+mr_status demo_search_ask(demo_search *s, const demo_person *person, uint32_t own, uint32_t tag,
+                          demo_scope scope, mr_rng *rng, mr_error *err)
+{
     mr_status status = fill_history(s, person, own, scope, rng, err);
-    if (status != MR_OK || s->history.n < HISTORY_MIN)
+    if (status != MR_OK || s->history.n < DEMO_HISTORY_MIN)
         return status;
 
     for (size_t i = 0; i < person->basket.n; i++)
         s->taken[person->basket.id[i]] = 1;
-    s->candidates.n = s->relevant.n = 0;
-    status = fill_pool(s, tag, true, scope, rng, err);
-    size_t least = scope == DEMO_ANY_ITEM ? rules->matches_min : rules->cold_matches_min;
-    if (status == MR_OK && s->pool.n >= least) {
-        status = demo_ids_push(&s->candidates, own, err);
-        if (status == MR_OK)
-            status = demo_take(&s->candidates, &s->pool, rules->matches_max, s->taken, err);
-        for (size_t i = 0; status == MR_OK && i < s->candidates.n; i++) {
-            s->grade[i] = i == 0 ? OWN_GRADE : MATCH_GRADE;
-            status = demo_ids_push(&s->relevant, s->candidates.id[i], err);
-        }
-        if (status == MR_OK)
-            status = negatives(s, tag, scope, rng, err);
-        if (status == MR_OK) {
-            for (size_t i = 0; i < s->candidates.n; i++)
-                s->taken[s->candidates.id[i]] = 0;
-            demo_ids_shuffle(&s->candidates, rng);
-            demo_query query = {
-                .task = s->task,
-                .split = person->fold,
-                .text = query_words(s, tag),
-                .person = person,
-                .history = &s->history,
-                .candidates = &s->candidates,
-                .relevant = &s->relevant,
-                .grade = s->grade,
-                .same_family = demo_same_family(s->in->items, &s->history, own),
-            };
-            status = s->words.failed ? MR_FAIL(err, NO_MEMORY, "the words of a query")
-                                     : s->in->sink->put(s->in->sink, &query, err);
-        }
-    }
+    for (size_t i = 0; i < s->with_tag[tag].n; i++)
+        s->has_tag[s->with_tag[tag].id[i]] = 1;
+    status = fill_list(s, own, tag, scope, rng, err);
+    for (size_t i = 0; i < s->candidates.n; i++)
+        s->taken[s->candidates.id[i]] = 0;
+    for (size_t i = 0; i < s->with_tag[tag].n; i++)
+        s->has_tag[s->with_tag[tag].id[i]] = 0;
     for (size_t i = 0; i < person->basket.n; i++)
         s->taken[person->basket.id[i]] = 0;
+    if (status != MR_OK || s->candidates.n == 0)
+        return status;
+    demo_ids_shuffle(&s->candidates, rng);
+    return put_query(s, person, own, tag, err);
+}
+
+static mr_status ask_person(demo_search *s, const demo_person *person, demo_scope scope,
+                            mr_error *err)
+{
+    mr_rng rng = demo_seed(s->task, person->key);
+    demo_ids picks = {0};
+    mr_status status = MR_OK;
+    for (size_t i = 0; i < person->basket.n && status == MR_OK; i++) {
+        uint32_t item = person->basket.id[i];
+        if (has_usable_tag(s, item) && demo_in_scope(s->in->items, item, scope))
+            status = demo_ids_push(&picks, item, err);
+    }
+    demo_ids_shuffle(&picks, &rng);
+    for (size_t i = 0; i < picks.n && i < QUERIES_PER_PERSON && status == MR_OK; i++) {
+        uint32_t tag = choose_tag(s, picks.id[i], &rng);
+        status = demo_search_ask(s, person, picks.id[i], tag, scope, &rng, err);
+    }
+    demo_ids_done(&picks);
     return status;
 }
 
-static mr_status ask_person(search *s, const demo_person *person, demo_scope scope, mr_error *err)
+static void search_done(demo_search *s, demo_ids *asked[2])
 {
-    mr_rng rng = demo_seed(s->task, person->key);
-    s->picks.n = 0;
-    for (size_t i = 0; i < person->basket.n; i++) {
-        uint32_t item = person->basket.id[i];
-        if (!has_usable_tag(s, item) || !demo_in_scope(s->in->items, item, scope))
-            continue;
-        mr_status status = demo_ids_push(&s->picks, item, err);
-        if (status != MR_OK)
-            return status;
+    for (size_t i = 0; s->content && i < s->in->items->n; i++)
+        demo_ids_done(&s->content[i]);
+    for (size_t i = 0; s->with_tag && i < s->in->items->tags.n; i++)
+        demo_ids_done(&s->with_tag[i]);
+    for (int cold = 0; cold < 2; cold++) {
+        for (size_t p = 0; asked[cold] && p < s->in->people->n; p++)
+            demo_ids_done(&asked[cold][p]);
+        free(asked[cold]);
     }
-    demo_ids_shuffle(&s->picks, &rng);
-    for (size_t i = 0; i < s->picks.n && i < QUERIES_PER_PERSON; i++) {
-        mr_status status = make_query(s, person, s->picks.id[i], scope, &rng, err);
-        if (status != MR_OK)
-            return status;
-    }
-    return MR_OK;
+    free(s->content);
+    free(s->with_tag);
+    free(s->usable);
+    free(s->taken);
+    free(s->has_tag);
+    free(s->near);
+    free(s->grade);
+    demo_ids_done(&s->judged);
+    demo_ids_done(&s->pool);
+    demo_ids_done(&s->candidates);
+    demo_ids_done(&s->history);
+    demo_ids_done(&s->relevant);
+    demo_ids_done(&s->rest);
+    mr_strbuf_release(&s->words);
 }
 
 mr_status demo_tasks_search(const demo_task_input *input, mr_error *err)
 {
-    size_t n_items = input->items->n, n_tags = input->items->tags.n;
-    search s = {.in = input};
+    size_t n_items = input->items->n, n_tags = input->items->tags.n, n_people = input->people->n;
+    demo_search s = {.in = input, .sink = input->sink};
+    demo_ids *asked[2] = {calloc(n_people + 1, sizeof **asked),
+                          calloc(n_people + 1, sizeof **asked)};
     mr_status status = MR_OK;
     s.content = calloc(n_items + 1, sizeof *s.content);
     s.with_tag = calloc(n_tags + 1, sizeof *s.with_tag);
     s.usable = calloc(n_tags + 1, sizeof *s.usable);
     s.taken = calloc(n_items + 1, sizeof *s.taken);
+    s.has_tag = calloc(n_items + 1, sizeof *s.has_tag);
+    s.near = calloc(input->items->sections.n + 1, sizeof *s.near);
     s.grade = calloc(input->rules.candidates + 1, sizeof *s.grade);
-    if (!s.content || !s.with_tag || !s.usable || !s.taken || !s.grade) {
-        status = MR_FAIL(err, NO_MEMORY, "tables of %zu items and %zu tags", n_items, n_tags);
+    if (!s.content || !s.with_tag || !s.usable || !s.taken || !s.has_tag || !s.near || !s.grade ||
+        !asked[0] || !asked[1]) {
+        status = MR_FAIL(err, NO_MEMORY, "tables of %zu items, %zu tags and %zu people", n_items,
+                         n_tags, n_people);
         goto out;
     }
     status = index_tags(&s, err);
     for (int cold = 0; cold < 2 && status == MR_OK; cold++) {
         s.task = cold ? DEMO_E1_COLD : DEMO_E1;
-        for (size_t p = 0; p < input->people->n && status == MR_OK; p++) {
+        s.asked = asked[cold];
+        s.matches_min = cold ? input->rules.cold_matches_min : input->rules.matches_min;
+        for (size_t p = 0; p < n_people && status == MR_OK; p++) {
             const demo_person *person = &input->people->person[p];
             if (person->basket.n >= input->rules.search_basket)
                 status = ask_person(&s, person,
                                     cold ? demo_cold_scope(person->fold) : DEMO_ANY_ITEM, err);
         }
     }
+    if (status == MR_OK && input->lists)
+        status = demo_search_lists(&s, asked, err);
 
 out:
-    for (size_t i = 0; s.content && i < n_items; i++)
-        demo_ids_done(&s.content[i]);
-    for (size_t i = 0; s.with_tag && i < n_tags; i++)
-        demo_ids_done(&s.with_tag[i]);
-    free(s.content);
-    free(s.with_tag);
-    free(s.usable);
-    free(s.taken);
-    free(s.grade);
-    demo_ids_done(&s.judged);
-    demo_ids_done(&s.pool);
-    demo_ids_done(&s.candidates);
-    demo_ids_done(&s.history);
-    demo_ids_done(&s.relevant);
-    demo_ids_done(&s.picks);
-    mr_strbuf_release(&s.words);
+    search_done(&s, asked);
     return status;
 }

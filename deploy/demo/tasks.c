@@ -17,16 +17,23 @@ const demo_rules demo_rules_default = {
     .matches_max = 29,
     .near_max = 35,
     .category_items_min = 5,
+    .lists_per_person = 80,
 };
 
 const char *demo_task_name(demo_task task)
 {
-    static const char *const name[DEMO_TASKS] = {
-        [DEMO_E1] = "E1",         [DEMO_E1_COLD] = "E1-cold",
-        [DEMO_D1] = "D1",         [DEMO_D1_COLD] = "D1-cold",
-        [DEMO_C] = "C",           [DEMO_C_ALL] = "C-all",
-        [DEMO_B1_ALL] = "B1-all", [DEMO_B3] = "B3",
+    static const char *const name[DEMO_LISTS_END] = {
+        [DEMO_E1] = "E1",
+        [DEMO_E1_COLD] = "E1-cold",
+        [DEMO_D1] = "D1",
+        [DEMO_D1_COLD] = "D1-cold",
+        [DEMO_C] = "C",
+        [DEMO_C_ALL] = "C-all",
+        [DEMO_B1_ALL] = "B1-all",
+        [DEMO_B3] = "B3",
         [DEMO_B4] = "B4",
+        [DEMO_E1_MORE] = "E1-more",
+        [DEMO_E1_COLD_MORE] = "E1-cold-more",
     };
     return name[task];
 }

@@ -1,11 +1,17 @@
 /* tasks.h - queries with judged candidates, made from the catalogue and the baskets.
  *
- *   E1       words of a tag + a person's basket -> the person's own item (3), others with the tag
- * (1) E1-cold  the same with no label of a test item in training: see README.md D1       a basket
- * -> an item taken out of it (1); no query D1-cold  the same, cold as E1-cold C        the short
- * description without the product's name -> its item (1) C-all    the same against the whole
- * catalogue B1-all   a program's own keywords -> the program (1), against the whole catalogue B3
- * one keyword -> the programs that list it (1) B4       a menu category -> the programs in it (1)
+ *   E1        words of a tag + a person's basket -> the person's own item (3), others with the
+ *             tag (1)
+ *   E1-cold   the same with no label of a test item in training: see README.md
+ *   D1        a basket -> an item taken out of it (1); no query
+ *   D1-cold   the same, cold as E1-cold
+ *   C         the short description without the product's name -> its item (1)
+ *   C-all     the same against the whole catalogue
+ *   B1-all    a program's own keywords -> the program (1), against the whole catalogue
+ *   B3        one keyword -> the programs that list it (1)
+ *   B4        a menu category -> the programs in it (1)
+ *
+ *   E1-more, E1-cold-more   more of E1 and E1-cold for training, see task_lists.c
  *
  * Rules that keep the numbers honest: candidates are shuffled; negatives are drawn by section or
  * from other people's baskets, never by something that is evaluated (C's lexically hard ones are
@@ -31,7 +37,10 @@ typedef enum {
     DEMO_B1_ALL,
     DEMO_B3,
     DEMO_B4,
-    DEMO_TASKS
+    DEMO_TASKS, /* of the evaluation; what follows is for training alone */
+    DEMO_E1_MORE = DEMO_TASKS,
+    DEMO_E1_COLD_MORE,
+    DEMO_LISTS_END
 } demo_task;
 const char *demo_task_name(demo_task task); /* "E1-cold" */
 
@@ -47,6 +56,7 @@ typedef struct {
     size_t matches_max;
     size_t near_max;           /* E1: negatives out of the history's sections */
     size_t category_items_min; /* B4 */
+    size_t lists_per_person;   /* E1-more and E1-cold-more */
 } demo_rules;
 extern const demo_rules demo_rules_default;
 
@@ -75,6 +85,7 @@ typedef struct {
     demo_bm25 *detail; /* over detail alone */
     demo_rules rules;
     demo_sink *sink;
+    demo_sink *lists; /* takes E1-more and E1-cold-more; NULL: not made */
 } demo_task_input;
 
 /* All tasks in order. */
@@ -82,7 +93,8 @@ mr_status demo_tasks_make(const demo_task_input *input, mr_error *err);
 
 /* --- shared by the task files ---------------------------------------------------------------- */
 
-mr_status demo_tasks_search(const demo_task_input *input, mr_error *err);  /* E1, E1-cold */
+/* E1, E1-cold; E1-more, E1-cold-more */
+mr_status demo_tasks_search(const demo_task_input *input, mr_error *err);
 mr_status demo_tasks_baskets(const demo_task_input *input, mr_error *err); /* D1, D1-cold */
 mr_status demo_tasks_items(const demo_task_input *input, mr_error *err);   /* C, C-all */
 mr_status demo_tasks_words(const demo_task_input *input, mr_error *err);   /* B1-all, B3, B4 */
@@ -99,6 +111,10 @@ uint64_t demo_text_key(mr_str text);
 /* Appends up to n of `from`, in its order, that are not in `taken` (one flag per item), and takes
  * them. */
 mr_status demo_take(demo_ids *to, const demo_ids *from, size_t n, uint8_t *taken, mr_error *err);
+/* The side of the split that C has an item on: of the train items a tenth is for validation. */
+mr_status demo_known_item_split(const demo_item *item, demo_fold *out, mr_error *err);
+/* C asks nothing shorter than this; in stems. */
+#define DEMO_QUERY_WORDS_MIN 3
 /* Appends the words of text, without those that a name gives away: of "lib-foo2" these are "lib",
  * "foo2" and "libfoo2". */
 void demo_without_name(mr_strbuf *out, mr_str text, const mr_str *names, size_t n_names);

@@ -60,7 +60,7 @@ static int done(const char *command, mr_status status, mr_error *err, const char
 
 typedef struct {
     const char *spec, *llm, *item_encoder, *item_projector, *user_projector;
-    const char *image_encoder, *image_projector;
+    const char *image_encoder, *image_projector, *user_encoder;
     bool link, force, json;
 } create_options;
 
@@ -74,12 +74,14 @@ static int run_create(int argc, char **argv)
                          "the item text encoder"),
         MR_OPTION_STRING("image-encoder", 0, "DIR", create_options, image_encoder,
                          "folder of the tower of a clip image encoder: CLIP or LLaVA"),
+        MR_OPTION_STRING("user-encoder", 0, "DIR", create_options, user_encoder,
+                         "the trained encoder of a history"),
         MR_OPTION_STRING("image-projector", 0, "FILE", create_options, image_projector,
                          "projector of the pictures' features; none: identity"),
         MR_OPTION_STRING("item-projector", 0, "FILE", create_options, item_projector,
                          "safetensors; none: identity"),
         MR_OPTION_STRING("user-projector", 0, "FILE", create_options, user_projector,
-                         "safetensors; none: the item's"),
+                         "safetensors; none: identity, without a user encoder the item's"),
         MR_OPTION_FLAG("link", 0, create_options, link, "hard-link the weights instead of copying"),
         MR_OPTION_FLAG("force", 0, create_options, force, "replace a bundle that is there"),
         MR_OPTION_FLAG("json", 0, create_options, json, "print JSON"),
@@ -111,6 +113,7 @@ static int run_create(int argc, char **argv)
                                                  .image_encoder = opt.image_encoder,
                                                  .image_projector = opt.image_projector,
                                                  .user_projector = opt.user_projector,
+                                                 .user_encoder = opt.user_encoder,
                                                  .link = opt.link,
                                                  .overwrite = opt.force};
         status = mr_bundle_create(argv[1], &create, &err);

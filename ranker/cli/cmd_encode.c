@@ -192,12 +192,15 @@ int mr_cmd_encode(int argc, char **argv)
         status = run_stage(&state, "items", mr_encode_items, &err);
     if (status == MR_OK && opt.items && bundle->image.kind == MR_ENCODER_CLIP)
         status = run_stage(&state, "pictures", mr_encode_images, &err);
+    if (status == MR_OK && opt.users && bundle->user.path)
+        status = mr_bundle_open_user_encoder(bundle, &state.user_encoder, &err);
     if (status == MR_OK && opt.users)
         status = run_stage(&state, "users", mr_encode_users, &err);
     if (status != MR_OK)
         code = mr_command_fail(help.name, &err);
 
     mr_text_encoder_close(state.encoder);
+    mr_user_encoder_close(state.user_encoder);
     mr_store_close(state.store);
     mr_bundle_close(bundle);
     mr_arena_done(&state.arena);

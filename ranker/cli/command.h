@@ -31,6 +31,7 @@ int mr_cmd_encode(int argc, char **argv);
 int mr_cmd_forward(int argc, char **argv);
 int mr_cmd_rank(int argc, char **argv);
 int mr_cmd_tokenize(int argc, char **argv);
+int mr_cmd_train(int argc, char **argv);
 int mr_cmd_version(int argc, char **argv);
 
 /* Parses options into *values. Returns true when the command should go on; otherwise *exit_code is

@@ -49,8 +49,9 @@ typedef struct {
     const mr_encode_options *opt;
     const mr_bundle *bundle;
     mr_store *store;
-    mr_text_encoder *encoder; /* NULL: vectors from outside */
-    mr_encode_note note;      /* of the run under way */
+    mr_text_encoder *encoder;      /* NULL: vectors from outside */
+    mr_user_encoder *user_encoder; /* NULL: users are their items' vectors */
+    mr_encode_note note;           /* of the run under way */
     char note_name[64];
     uint64_t version;
     mr_encode_counts counts;

@@ -37,7 +37,7 @@ static void on_history_item(void *context, size_t i, mr_bytes record)
 static mr_status choose_history(mr_encode_state *state, const json_t *list, mr_str **out,
                                 size_t *n_out, mr_error *err)
 {
-    const size_t n = json_array_size(list), most = (size_t)state->bundle->user.tokens;
+    const size_t n = json_array_size(list), most = (size_t)state->bundle->user.items;
     mr_arena *arena = &state->arena;
     mr_str *ids = mr_arena_array(arena, mr_str, n),
            *chosen_ids = mr_arena_array(arena, mr_str, most);
@@ -72,7 +72,7 @@ static mr_status encode_user(mr_encode_state *state, const json_t *row, mr_store
         mr_arena_strndup(&state->arena, json_string_value(id), json_string_length(id)),
         json_string_length(id)};
     history_visit visit = {.state = state,
-                           .capacity = (size_t)(bundle->user.tokens * bundle->item.tokens)};
+                           .capacity = (size_t)(bundle->user.items * bundle->item.tokens)};
     visit.values = mr_arena_array(&state->arena, float, visit.capacity * bundle->item.dim);
     if (!name.data || !visit.values)
         return MR_FAIL(err, NO_MEMORY, "a user of %zu vectors", visit.capacity);
@@ -98,7 +98,19 @@ static mr_status encode_user(mr_encode_state *state, const json_t *row, mr_store
         state->counts.empty += status == MR_OK;
         return status;
     }
-    return mr_encode_record(state, name, bundle->user.space, visit.values, (uint16_t)visit.tokens,
+    const float *values = visit.values;
+    size_t tokens = visit.tokens;
+    if (state->user_encoder) {
+        tokens = (size_t)bundle->user.tokens;
+        float *made_values = mr_arena_array(&state->arena, float, tokens * bundle->user.dim);
+        if (!made_values)
+            return MR_FAIL(err, NO_MEMORY, "a user of %zu tokens", tokens);
+        status = mr_user_encoder_run(state->user_encoder, values, visit.tokens, made_values, err);
+        if (status != MR_OK)
+            return mr_error_prefix(err, status, "user '%.*s'", MR_STR_ARG(name));
+        values = made_values;
+    }
+    return mr_encode_record(state, name, bundle->user.space, values, (uint16_t)tokens,
                             bundle->user.dim, out, err);
 }
 

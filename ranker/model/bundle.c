@@ -204,9 +204,8 @@ static mr_status open_projector(mr_bundle *bundle, const char *name, const mr_en
             return MR_FAIL(err, INVALID, "bundle.json: 'projectors.%s' is %s, expected a file name",
                            name, mr_json_describe(value));
         status = part_path(bundle, "projectors", json_string_value(value), &path, err);
-    } else if (out == &bundle->user_projector && spec->kind == MR_ENCODER_HISTORY) {
-        /* A history is made of item vectors: without a projector of its own it goes the items' way.
-         */
+    } else if (out == &bundle->user_projector && spec->kind == MR_ENCODER_HISTORY && !spec->path) {
+        /* Item vectors taken straight: without a projector of their own they go the items' way. */
         bundle->user_projector = bundle->item_projector;
         bundle->user_projector_borrowed = true;
         return MR_OK;
@@ -402,6 +401,29 @@ mr_status mr_bundle_open_image_encoder(const mr_bundle *bundle, mr_gemm_kind gem
     }
     mr_arena_done(&scratch);
     return status;
+}
+
+mr_status mr_bundle_open_user_encoder(const mr_bundle *bundle, mr_user_encoder **out, mr_error *err)
+{
+    if (bundle->user.kind != MR_ENCODER_HISTORY || !bundle->user.path)
+        return MR_FAIL(err, MISMATCH, "bundle '%s' has no user encoder to run", bundle->folder);
+    mr_arena scratch = {0};
+    const mr_user_encoder_options opt = {.pool = bundle->pool};
+    char *path = mr_path_join(&scratch, bundle->folder, bundle->user.path);
+    mr_status status = path ? mr_user_encoder_open(out, path, &opt, err)
+                            : MR_FAIL(err, NO_MEMORY, "path of the user encoder");
+    if (status != MR_OK)
+        mr_error_prefix(err, status, "bundle '%s': user encoder", bundle->folder);
+    mr_arena_done(&scratch);
+    return status;
+}
+
+size_t mr_bundle_user_tokens(const mr_bundle *bundle)
+{
+    const mr_encoder_spec *user = &bundle->user;
+    /* Item vectors taken straight are as many as the items have together. */
+    const bool direct = user->kind == MR_ENCODER_HISTORY && !user->path;
+    return (size_t)user->tokens * (direct ? (size_t)bundle->item.tokens : 1);
 }
 
 double mr_bundle_score(const mr_bundle *bundle, double margin)

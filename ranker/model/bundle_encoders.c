@@ -53,20 +53,60 @@ static mr_status read_external(mr_bundle *bundle, mr_json_cursor *cur, mr_encode
     return cur->status;
 }
 
+/* What a trained user encoder's own config.json has to agree with. */
+static mr_status check_user_encoder(const mr_bundle *bundle, mr_json_cursor *cur,
+                                    mr_encoder_spec *out)
+{
+    mr_arena scratch = {0};
+    mr_user_config config;
+    mr_status status = mr_path_check_relative(out->path, cur->err);
+    if (status == MR_OK) {
+        char *folder = mr_path_join(&scratch, bundle->folder, out->path);
+        char *path = folder ? mr_path_join(&scratch, folder, "config.json") : NULL;
+        status = path ? mr_user_config_load(&config, path, cur->err)
+                      : MR_FAIL(cur->err, NO_MEMORY, "path of the user encoder");
+    }
+    mr_arena_done(&scratch);
+    if (status != MR_OK)
+        return mr_error_prefix(cur->err, status, "%s: 'path'", cur->name);
+    const struct {
+        const char *key, *name;
+        size_t says, is;
+    } pairs[] = {{"tokens", "num_latents", (size_t)out->tokens, config.latents},
+                 {"dim", "hidden_size", out->dim, config.C},
+                 {"encoders.item.dim", "item_dim", bundle->item.dim, config.item_dim}};
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++)
+        if (pairs[i].says != pairs[i].is)
+            return MR_FAIL(cur->err, MISMATCH, "%s: '%s' is %zu, but the user encoder's %s is %zu",
+                           cur->name, pairs[i].key, pairs[i].says, pairs[i].name, pairs[i].is);
+    if (out->order == MR_HISTORY_SET && config.positions != MR_USER_POSITIONS_NONE)
+        return MR_FAIL(cur->err, INVALID,
+                       "%s: the user encoder has positions, which mean nothing in a set; 'order' "
+                       "is to be 'sequence'",
+                       cur->name);
+    out->items = (int)(config.max_history / (size_t)bundle->item.tokens);
+    if (out->items == 0)
+        return MR_FAIL(cur->err, INVALID,
+                       "%s: the user encoder takes %zu history vectors, but an item has up to %d",
+                       cur->name, config.max_history, bundle->item.tokens);
+    return MR_OK;
+}
+
 static mr_status read_history(mr_bundle *bundle, mr_json_cursor *cur, mr_encoder_spec *out)
 {
-    static const char *const known[] = {"kind", "tokens", "order", "path", NULL};
+    static const char *const known[] = {"kind", "tokens", "order", "path", "dim", NULL};
     mr_json_only(cur, known);
     out->kind = MR_ENCODER_HISTORY;
     out->tokens = (int)mr_json_int(cur, "tokens", 1, 256, DEFAULT_HISTORY_TOKENS);
     const char *order = mr_json_string(cur, "order", DEFAULT_ORDER, false);
-    const char *path = mr_json_string(cur, "path", NULL, false);
+    out->path = mr_json_string(cur, "path", NULL, false);
+    out->dim = (size_t)mr_json_int(cur, "dim", 1, MAX_DIM, out->path ? MR_JSON_REQUIRED : 0);
     if (cur->status != MR_OK)
         return cur->status;
-    if (path)
-        return MR_FAIL(cur->err, UNSUPPORTED,
-                       "%s: 'path': a trained user encoder is not computed by this version; leave "
-                       "it out for item vectors taken straight",
+    if (!out->path && out->dim)
+        return MR_FAIL(cur->err, INVALID,
+                       "%s: 'dim' belongs to a user encoder, which 'path' would name; without one "
+                       "a user's tokens are as wide as the items'",
                        cur->name);
     if (strcmp(order, "set") != 0 && strcmp(order, "sequence") != 0)
         return MR_FAIL(cur->err, INVALID, "%s: 'order' is '%s', expected 'set' or 'sequence'",
@@ -76,11 +116,14 @@ static mr_status read_history(mr_bundle *bundle, mr_json_cursor *cur, mr_encoder
         return MR_FAIL(cur->err, INVALID,
                        "%s: a history is made of item vectors, but there is no 'encoders.item'",
                        cur->name);
+    if (out->path)
+        return check_user_encoder(bundle, cur, out);
     if (out->tokens * bundle->item.tokens > MAX_TOKENS)
         return MR_FAIL(cur->err, INVALID,
                        "%s: %d items of up to %d tokens are more than the %d that a user may have",
                        cur->name, out->tokens, bundle->item.tokens, MAX_TOKENS);
     out->dim = bundle->item.dim;
+    out->items = out->tokens;
     return MR_OK;
 }
 
@@ -195,9 +238,9 @@ json_t *mr_bundle_space_description(const json_t *root, const char *encoder, mr_
         if (value && !bound)
             failed |= json_object_set(out, keys[i], value);
     }
-    if (!failed && (is_causal || is_clip)) {
-        json_t *files =
-            encoder_files(root, json_string_value(json_object_get(spec, "path")), is_clip);
+    const char *path = json_string_value(json_object_get(spec, "path"));
+    if (!failed && (is_causal || is_clip || (is_history && path))) {
+        json_t *files = encoder_files(root, path, is_clip);
         if (json_object_size(files) == 0)
             missing = "'files' has none of its folder";
         failed |= json_object_set_new(out, "files", files);
@@ -320,5 +363,7 @@ mr_status mr_bundle_read_encoders(mr_bundle *bundle, mr_error *err)
         status = look_at_weights(bundle, "item", bundle->item.path, err);
     if (status == MR_OK && bundle->image.kind == MR_ENCODER_CLIP)
         status = look_at_weights(bundle, "image", bundle->image.path, err);
+    if (status == MR_OK && bundle->user.kind == MR_ENCODER_HISTORY && bundle->user.path)
+        status = look_at_weights(bundle, "user", bundle->user.path, err);
     return status;
 }

@@ -185,6 +185,36 @@ static mr_status fill_image_dim(json_t *root, const char *folder, mr_error *err)
     return status;
 }
 
+/* The same of the user encoder, which also says how many tokens it gives. */
+static mr_status fill_user(json_t *root, const char *folder, mr_error *err)
+{
+    json_t *user = json_object_get(json_object_get(root, "encoders"), "user");
+    const char *kind = json_string_value(json_object_get(user, "kind"));
+    if (!folder) {
+        if (json_object_get(user, "path"))
+            return MR_FAIL(err, INVALID,
+                           "'encoders.user' has a 'path', but no folder with a user encoder was "
+                           "given");
+        return MR_OK;
+    }
+    if (!kind || strcmp(kind, "history") != 0)
+        return MR_FAIL(err, INVALID,
+                       "a user encoder '%s' was given, but 'encoders.user' is no history encoder",
+                       folder);
+    mr_arena arena = {0};
+    mr_user_config config;
+    char *path = mr_path_join(&arena, folder, "config.json");
+    mr_status status = path ? mr_user_config_load(&config, path, err)
+                            : MR_FAIL(err, NO_MEMORY, "path of config.json");
+    if (status == MR_OK &&
+        (json_object_set_new(user, "dim", json_integer((json_int_t)config.C)) != 0 ||
+         json_object_set_new(user, "tokens", json_integer((json_int_t)config.latents)) != 0 ||
+         json_object_set_new(user, "path", json_string("user/")) != 0))
+        status = MR_FAIL(err, NO_MEMORY, "the spec");
+    mr_arena_done(&arena);
+    return status;
+}
+
 static mr_status place_projector(mr_arena *arena, json_t *root, const char *bundle,
                                  const char *name, const char *from, bool link_it, mr_error *err)
 {
@@ -217,8 +247,9 @@ static mr_status assemble(mr_arena *arena, const char *folder, const mr_bundle_c
     char *path = mr_path_join(arena, folder, "bundle.json");
     char *llm = mr_path_join(arena, folder, "llm"),
          *encoder = mr_path_join(arena, folder, "encoder");
-    char *vision = mr_path_join(arena, folder, "vision");
-    if (status == MR_OK && (!root || !path || !llm || !encoder || !vision))
+    char *vision = mr_path_join(arena, folder, "vision"),
+         *user = mr_path_join(arena, folder, "user");
+    if (status == MR_OK && (!root || !path || !llm || !encoder || !vision || !user))
         status = MR_FAIL(err, NO_MEMORY, "the spec");
     if (status == MR_OK && !json_is_object(root))
         status =
@@ -232,11 +263,15 @@ static mr_status assemble(mr_arena *arena, const char *folder, const mr_bundle_c
     if (status == MR_OK)
         status = fill_image_dim(root, opt->image_encoder, err);
     if (status == MR_OK)
+        status = fill_user(root, opt->user_encoder, err);
+    if (status == MR_OK)
         status = mr_folder_place_model(opt->llm, llm, opt->link, err);
     if (status == MR_OK && opt->item_encoder)
         status = mr_folder_place_model(opt->item_encoder, encoder, opt->link, err);
     if (status == MR_OK && opt->image_encoder)
         status = mr_folder_place_model(opt->image_encoder, vision, opt->link, err);
+    if (status == MR_OK && opt->user_encoder)
+        status = mr_folder_place_model(opt->user_encoder, user, opt->link, err);
     if (status == MR_OK)
         status = place_projector(arena, root, folder, "item", opt->item_projector, opt->link, err);
     if (status == MR_OK)
@@ -265,6 +300,11 @@ static mr_status try_encoders(const mr_bundle *bundle, mr_error *err)
         mr_image_encoder *encoder = NULL;
         status = mr_bundle_open_image_encoder(bundle, MR_GEMM_SCORING, 1, &encoder, err);
         mr_image_encoder_close(encoder);
+    }
+    if (status == MR_OK && bundle->user.kind == MR_ENCODER_HISTORY && bundle->user.path) {
+        mr_user_encoder *encoder = NULL;
+        status = mr_bundle_open_user_encoder(bundle, &encoder, err);
+        mr_user_encoder_close(encoder);
     }
     return status;
 }

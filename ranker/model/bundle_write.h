@@ -14,7 +14,9 @@ typedef struct {
     const char *llm;           /* Hugging Face folder, becomes llm/ */
     const char *item_encoder;  /* folder, becomes encoder/; NULL when external or text mode */
     const char *image_encoder; /* CLIP or LLaVA folder, becomes vision/; NULL: none, or external */
-    /* .safetensors files; NULL: identity, for a user's history the item's. */
+    const char *user_encoder;  /* folder of encoders/user_encoder.h, becomes user/; or NULL */
+    /* .safetensors files; NULL: identity, for a history without an encoder the item's.
+     */
     const char *item_projector, *user_projector, *image_projector;
     bool link;
     bool overwrite; /* a bundle that is there; any other folder is never replaced */

@@ -1,5 +1,5 @@
-/* folder.h - what making a bundle needs of folders: visit, copy a model, remove. Private to
- * ranker/model.
+/* folder.h - what bundles and checkpoints need of folders: visit, copy a model, remove. For
+ * ranker/model and training.
  *
  * Threads: any, on folders that nobody else changes.
  * SPDX-License-Identifier: Apache-2.0 */
@@ -26,7 +26,7 @@ mr_status mr_folder_place(const char *from, const char *to, bool link_it, mr_err
  * optimiser states, pickles and other formats that also lie there. */
 mr_status mr_folder_place_model(const char *from, const char *to, bool link_it, mr_error *err);
 
-/* Removes a folder that a bundle's maker made, as far as it goes. Links are removed, not followed.
+/* Removes a folder that was made here, as far as it goes. Links are removed, not followed.
  */
 void mr_folder_remove(const char *folder);
 

@@ -13,6 +13,7 @@
 #include "encoders/projector.h"
 #include "encoders/template.h"
 #include "encoders/text_encoder.h"
+#include "encoders/user_encoder.h"
 #include "engine/model.h"
 #include "engine/tokenizer.h"
 #include "ranker/model/bundle.h"
@@ -28,12 +29,14 @@ typedef enum {
 /* One entry of "encoders", checked. Strings and JSON are borrowed from the bundle. */
 typedef struct {
     mr_encoder_kind kind;
-    const char *path;       /* folder relative to the bundle; causal_last_n, clip */
+    const char *path;       /* folder relative to the bundle; causal_last_n, clip; history: NULL
+                             * where item vectors are the tokens */
     const json_t *text;     /* template; causal_last_n */
     int tokens;             /* most embedding tokens that it gives */
     int max_tokens;         /* causal_last_n */
     bool append_eos;        /* causal_last_n */
     mr_history_order order; /* history */
+    int items;              /* history: most that stand for a user */
     int feature_layer;      /* clip */
     const char *name;       /* external */
     bool normalised;        /* external */
@@ -80,6 +83,13 @@ MR_NODISCARD mr_status mr_bundle_open_item_encoder(const mr_bundle *bundle, mr_g
 MR_NODISCARD mr_status mr_bundle_open_image_encoder(const mr_bundle *bundle, mr_gemm_kind gemm,
                                                     size_t batch, mr_image_encoder **out,
                                                     mr_error *err);
+
+/* Opens the bundle's user encoder; MISMATCH when its users are not made by one. */
+MR_NODISCARD mr_status mr_bundle_open_user_encoder(const mr_bundle *bundle, mr_user_encoder **out,
+                                                   mr_error *err);
+
+/* Most embedding tokens that a user may have. */
+size_t mr_bundle_user_tokens(const mr_bundle *bundle);
 
 /* What the space of "item", "user" or "image" is the hash of (encoders/space.h), from a sealed
  * bundle.json. The caller owns the result; NULL on failure. */

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "core/clock.h"
+#include "ranker/model/prompts.h"
 
 /* A suffix of one embedding and one closing token wants many candidates per pass, a long text few.
  */
@@ -180,10 +181,7 @@ static mr_status check_vectors(const char *what, const mr_encoder_spec *spec, si
 
 static mr_status check_user(const mr_bundle *bundle, const mr_vectors *user, mr_error *err)
 {
-    /* A direct history has as many tokens as its items have together. */
-    const size_t per_item =
-        bundle->user.kind == MR_ENCODER_HISTORY ? (size_t)bundle->item.tokens : 1;
-    return check_vectors("user", &bundle->user, (size_t)bundle->user.tokens * per_item, user, err);
+    return check_vectors("user", &bundle->user, mr_bundle_user_tokens(bundle), user, err);
 }
 
 static mr_status check_item(const mr_bundle *bundle, const mr_scorer_candidate *candidate,
@@ -252,6 +250,13 @@ static mr_status remember_prefix(mr_scorer *s, mr_error *err)
     return MR_OK;
 }
 
+static mr_prompt_shape prompt_shape(const mr_bundle *bundle)
+{
+    return (mr_prompt_shape){bundle->prefix, bundle->suffix, bundle->max_length,
+                             bundle->mixed ? (size_t)bundle->item.tokens : 0,
+                             bundle->mixed ? (size_t)bundle->image.tokens : 0};
+}
+
 mr_status mr_scorer_begin(mr_scorer *s, const mr_scorer_prefix *prefix, mr_error *err)
 {
     const mr_bundle *bundle = s->bundle;
@@ -263,25 +268,11 @@ mr_status mr_scorer_begin(mr_scorer *s, const mr_scorer_prefix *prefix, mr_error
     mr_status status = check_user(bundle, &prefix->user, err);
     if (status != MR_OK)
         return status;
-    size_t reserved = 0;
-    const mr_template_input closing = {
-        .slot_tokens = {[MR_SLOT_ITEM] = bundle->mixed ? (size_t)bundle->item.tokens : 0,
-                        [MR_SLOT_IMAGE] = bundle->mixed ? (size_t)bundle->image.tokens : 0}};
-    status = mr_template_fixed_tokens(bundle->suffix, &closing, &reserved, err);
+    const mr_prompt_shape shape = prompt_shape(bundle);
+    status = mr_prompt_expand_prefix(&shape, prefix->fields, prefix->user.tokens, s->max_prefix,
+                                     &s->prefix, err);
     if (status != MR_OK)
         return status;
-    if (reserved >= bundle->max_length)
-        return MR_FAIL(err, EXHAUSTED, "the suffix alone takes %zu of 'max_length' %zu tokens",
-                       reserved, bundle->max_length);
-    size_t budget = bundle->max_length - reserved;
-    if (budget > s->max_prefix)
-        budget = s->max_prefix;
-    const mr_template_input input = {.fields = prefix->fields,
-                                     .slot_tokens = {[MR_SLOT_USER] = prefix->user.tokens},
-                                     .max_tokens = budget};
-    status = mr_template_expand(bundle->prefix, &input, &s->prefix, err);
-    if (status != MR_OK)
-        return mr_error_prefix(err, status, "prefix");
     s->stats.expand_us += mr_clock_monotonic_us() - started;
 
     s->prefix_slots = count_slots(&s->prefix);
@@ -329,16 +320,9 @@ static mr_input pending_prefix(const mr_scorer *s)
 static mr_status expand_suffix(mr_scorer *s, mr_fields fields, size_t item_tokens,
                                size_t image_tokens, mr_error *err)
 {
-    const mr_bundle *bundle = s->bundle;
-    const size_t used = s->prefix.ids.n;
-    const mr_template_input input = {
-        .fields = fields,
-        .slot_tokens = {[MR_SLOT_ITEM] = item_tokens, [MR_SLOT_IMAGE] = image_tokens},
-        .max_tokens = bundle->max_length > used ? bundle->max_length - used : 1};
-    mr_status status = mr_template_expand(bundle->suffix, &input, &s->suffix, err);
-    if (status == MR_OK && s->suffix.ids.n == 0)
-        status = MR_FAIL(err, INVALID, "the suffix expands to no tokens");
-    return status;
+    const mr_prompt_shape shape = prompt_shape(s->bundle);
+    return mr_prompt_expand_suffix(&shape, fields, item_tokens, image_tokens, s->prefix.ids.n,
+                                   &s->suffix, err);
 }
 
 typedef struct {

@@ -3,6 +3,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include <stdio.h>
 
+#include "core/clock.h"
 #include "featurestore/record.h"
 #include "ranker/pipeline/ranking.h"
 
@@ -256,12 +257,32 @@ static void user_from_store(mr_ranking *ranking)
         mr_ranking_drop_user(ranking);
 }
 
+/* The history's vectors through the bundle's user encoder. What it cannot make of them costs the
+ * ranking the user, as any record that cannot be used. */
+static mr_status encode_user(mr_ranking *ranking, const float *vectors, size_t n, mr_error *err)
+{
+    const mr_encoder_spec *user = &ranking->ranker->bundle->user;
+    mr_error why = {0};
+    float *values = mr_arena_array(ranking->arena, float, (size_t)user->tokens * user->dim);
+    if (!values)
+        return MR_FAIL(err, NO_MEMORY, "a user of %d tokens", user->tokens);
+    const int64_t started = mr_clock_monotonic_us();
+    if (mr_user_encoder_run(ranking->ranker->user_encoder, vectors, n, values, &why) == MR_OK) {
+        ranking->user = (mr_vectors){values, (size_t)user->tokens, user->dim};
+    } else {
+        mr_ranking_note(ranking, &why);
+        mr_ranking_drop_user(ranking);
+    }
+    ranking->work.encode_us += mr_clock_monotonic_us() - started;
+    return MR_OK;
+}
+
 static mr_status user_from_history(mr_ranking *ranking, mr_error *err)
 {
     const mr_rank_request *request = ranking->request;
     const mr_bundle *bundle = ranking->ranker->bundle;
     mr_arena *arena = ranking->arena;
-    const size_t most = (size_t)bundle->user.tokens;
+    const size_t most = (size_t)bundle->user.items;
     void *scratch = mr_arena_alloc(arena, mr_history_scratch_bytes(request->n_history), 1, 16);
     size_t *chosen = mr_arena_array(arena, size_t, most);
     mr_str *ids = mr_arena_array(arena, mr_str, most);
@@ -295,6 +316,8 @@ static mr_status user_from_history(mr_ranking *ranking, mr_error *err)
     }
     if (tokens == 0)
         mr_ranking_drop_user(ranking);
+    else if (ranking->ranker->user_encoder)
+        return encode_user(ranking, values, tokens, err);
     else
         ranking->user = (mr_vectors){values, tokens, bundle->item.dim};
     return MR_OK;

@@ -62,6 +62,8 @@ mr_status mr_ranker_new(mr_ranker **out, const mr_bundle *bundle, mr_store *stor
     ranker->arena.limit = REQUEST_MEMORY;
     mr_scorer_options scorer = {.max_rows = opt.max_rows};
     mr_status status = mr_scorer_new(&ranker->scorer, bundle, &scorer, err);
+    if (status == MR_OK && bundle->user.kind == MR_ENCODER_HISTORY && bundle->user.path)
+        status = mr_bundle_open_user_encoder(bundle, &ranker->user_encoder, err);
     if (status != MR_OK) {
         mr_ranker_free(ranker);
         return status;
@@ -76,6 +78,7 @@ void mr_ranker_free(mr_ranker *ranker)
         return;
     mr_text_encoder_close(ranker->encoder);
     mr_image_encoder_close(ranker->image_encoder);
+    mr_user_encoder_close(ranker->user_encoder);
     mr_scorer_free(ranker->scorer);
     mr_arena_done(&ranker->arena);
     free(ranker);
@@ -83,7 +86,8 @@ void mr_ranker_free(mr_ranker *ranker)
 
 size_t mr_ranker_bytes(const mr_ranker *ranker)
 {
-    return mr_scorer_bytes(ranker->scorer);
+    return mr_scorer_bytes(ranker->scorer) +
+           (ranker->user_encoder ? mr_user_encoder_bytes(ranker->user_encoder) : 0);
 }
 
 /* ---- the request by itself ------------------------------------------------------------------- */

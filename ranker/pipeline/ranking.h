@@ -21,6 +21,7 @@ struct mr_ranker {
     mr_scorer *scorer;
     mr_text_encoder *encoder; /* opened at the first candidate that needs it */
     bool encoder_failed;
+    mr_user_encoder *user_encoder;   /* NULL: users are item vectors, or come from outside */
     mr_image_encoder *image_encoder; /* opened at the first picture that comes with a request */
     mr_error image_encoder_error;    /* why it cannot be opened; OK: not tried, or it could */
     double us_per_candidate;         /* of the last chunk; 0: none was scored yet */

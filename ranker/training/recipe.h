@@ -18,8 +18,8 @@
  *     checkpoint: {minutes: 5, keep: 2}
  *
  * A key that is not known is refused with the nearest known one; so are a value of another type, a
- * number out of bounds, and a key that the stage does not read: a recipe that says what it cannot do
- * is wrong. docs/training.md explains every key. Relative paths are relative to the working
+ * number out of bounds, and a key that the stage does not read: a recipe that says what it cannot
+ * do is wrong. docs/training.md explains every key. Relative paths are relative to the working
  * directory, as on a command line.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef MR_RANKER_TRAINING_RECIPE_H
@@ -63,22 +63,24 @@ typedef struct {
 /* A part of the model: from a folder or file, or new. */
 typedef struct {
     char *name; /* "llm", "encoder", "item_projector", "user", "user_projector", "vision",
-                   "image_projector" */
+                   "image_projector", "teacher", "teacher_projector" */
     char *from; /* folder with config.json and model.safetensors, or a .safetensors file; or NULL */
     char *made; /* YAML key "new": "linear", "mlp" for projectors; "decoder" for llm and encoder,
                    "perceiver" for user; or NULL */
     /* Shape of a new decoder (Qwen3's family) or user encoder. */
     int layers, width, heads, kv_heads, head_dim, ffn, vocab, latents;
-    double deviation; /* 0.02 */
+    double deviation; /* 0.02; of projectors 1 / sqrt(in) */
+    /* Layers above those of `from`: new ones on top, which give nothing at first. share_qk: keys of
+     * new layers start as their queries do, so that like attends to like from the first step. */
+    bool share_qk;
 } mr_recipe_part;
 
 typedef struct {
-    char *file; /* rows of queries.jsonl: query, history, candidates, grades or qrels */
-    char *qrels; /* folder of TREC labels of those rows; NULL: "qrels" beside the file */
+    char *file;   /* rows of queries.jsonl: query, history, candidates, grades or qrels */
+    char *qrels;  /* folder of TREC labels of those rows; NULL: "qrels" beside the file */
     char **tasks; /* NULL: all */
     size_t n_tasks;
-    double weight;  /* share of the examples, relative to the other lists: 1 */
-    bool recombine; /* also new lists: any training person's item that carries the query */
+    double weight; /* share of the examples, relative to the other lists: 1 */
 } mr_recipe_lists;
 
 typedef struct {
@@ -90,7 +92,9 @@ typedef struct {
     char *users; /* JSONL with "id", "fold", "history" */
     mr_recipe_lists *lists;
     size_t n_lists;
-    char *captions; /* JSONL with "image", "text" */
+    char *captions;                    /* JSONL with "image", "text" */
+    double pairs_weight, users_weight; /* of pairs and baskets beside the lists': 1 */
+    bool transductive;                 /* labels may name items of fold test: see lists.h */
 } mr_recipe_data;
 
 typedef struct {
@@ -120,16 +124,16 @@ typedef struct {
     mr_recipe_loss *loss;
     size_t n_losses;
     double second_phase; /* share of the steps after which weight_late holds: 1 = never */
-    char *teacher;       /* folder of scores, or bundle in text mode: for distill */
+    char *teacher;       /* bundle.json of the text side, for its templates: distill, align */
 
     int64_t steps;
-    double epochs; /* instead of steps, where the stage has a finite data set */
-    int batch;     /* examples per step: windows, pairs, lists, people */
+    double epochs;  /* instead of steps, where the stage has a finite data set */
+    int batch;      /* examples per step: windows, pairs, lists, people */
     int accumulate; /* micro-batches per step: 1 */
-    int shards;    /* parts of a batch that are computed apart: 4. Fixes the bits, not the threads */
-    int max_tokens; /* of a text, or of a window: 128 */
-    int candidates; /* per list: 32 */
-    int history;    /* most items of a person: 32 */
+    int shards; /* parts of a batch that are computed apart: 4. Fixes the bits, not the threads */
+    int max_tokens;       /* of a text, or of a window: 128 */
+    int candidates;       /* per list: 32 */
+    int history;          /* most items of a person: 32 */
     double user_dropout;  /* 0.15 */
     double query_dropout; /* 0 */
     int64_t valid_every;  /* steps between looks at the valid split; 0: never */

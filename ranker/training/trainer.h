@@ -50,7 +50,7 @@ typedef struct {
     bool finished;                 /* false: stopped early, resumable */
     double loss, valid_loss;
     double tokens_per_s;
-    uint64_t tokens;
+    uint64_t tokens; /* trained on, in all; of the bpe stage: the size of the vocabulary */
 } mr_train_summary;
 
 MR_NODISCARD mr_status mr_train_run(const mr_recipe *recipe, const mr_train_options *opt,

@@ -21,7 +21,7 @@ help_names()
 help_names encode bundle store items users dtype batch map-gb exact json quiet threads version
 help_names rank bundle store query user candidates items field requests limit top blend timeout-ms \
     max-candidates threads explain json trec quiet
-help_names "bundle create" spec llm item-encoder item-projector user-projector link force json
+help_names "bundle create" spec llm item-encoder item-projector user-encoder user-projector link force json
 help_names "bundle golden" requests make seed json
 help_names "bundle verify" json
 help_names "bundle show" json

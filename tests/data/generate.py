@@ -21,7 +21,7 @@ sys.dont_write_bytecode = True
 
 HERE = Path(__file__).resolve().parent
 FOLDERS = ["models", "tokenizers", "reranker", "mixed", "projectors", "images", "clip", "llava",
-           "training"]
+           "training", "bpe"]
 
 
 def require_versions() -> None:
@@ -35,12 +35,12 @@ def require_versions() -> None:
 
 def write_all(root: Path) -> None:
     from generator import (
-        clip_cases, images, llava_cases, mixed, model_cases, projectors, reranker, tokenizer_files,
-        training,
+        bpe, clip_cases, images, llava_cases, mixed, model_cases, projectors, reranker,
+        tokenizer_files, training, training_modules,
     )
 
     for part in (tokenizer_files, model_cases, reranker, mixed, projectors, images, clip_cases,
-                 llava_cases, training):
+                 llava_cases, training, training_modules, bpe):
         part.write(root)
     for path in files(root):
         (root / path).chmod(0o644)  # safetensors leaves its files to their owner alone

@@ -185,6 +185,7 @@ catalogue() {
 }
 runs 0 "27 items, 1 with a picture, 8 users" catalogue --out "$work/catalogue" --report
 grep -q '^items 27 (18 train, 9 test), 1 with a picture' "$work/out" || wrong "the report: $(cat "$work/out")"
+grep -q 'for training [1-9][0-9]* texts, [1-9][0-9]* pairs, ' "$work/log" || wrong "no word of training"
 [ -f "$work/catalogue/icons/acornpad_acornpad.png" ] || wrong "the picture is not in the catalogue"
 runs 2 "are needed" "$program" --lists "$work/got/lists"
 runs 2 "did you mean" catalogue --out "$work/catalogue" --reports

@@ -33,10 +33,13 @@
 static const char *const lists[] = {"Packages", "Translation-en", "Sources", "Components.yml",
                                     "Release"};
 static const char *const files[] = {
-    "items.jsonl",     "items_long.jsonl",  "users.jsonl",  "queries.jsonl",     "manifest.json",
-    "qrels/E1.txt",    "qrels/E1-cold.txt", "qrels/D1.txt", "qrels/D1-cold.txt", "qrels/C.txt",
-    "qrels/C-all.txt", "qrels/B1-all.txt",  "qrels/B3.txt", "qrels/B4.txt",
+    "items.jsonl",     "items_long.jsonl",     "users.jsonl",  "queries.jsonl",     "manifest.json",
+    "qrels/E1.txt",    "qrels/E1-cold.txt",    "qrels/D1.txt", "qrels/D1-cold.txt", "qrels/C.txt",
+    "qrels/C-all.txt", "qrels/B1-all.txt",     "qrels/B3.txt", "qrels/B4.txt",      "texts.jsonl",
+    "pairs.jsonl",     "training_lists.jsonl",
 };
+#define QRELS_BEGIN 5 /* where they stand among the files */
+#define QRELS_END   14
 
 /* Small enough for forty packages. */
 static const demo_rules small_rules = {
@@ -50,6 +53,7 @@ static const demo_rules small_rules = {
     .matches_max = 3,
     .near_max = 2,
     .category_items_min = 2,
+    .lists_per_person = 6,
 };
 
 /* A copy of the archive with pictures, and room for a catalogue. */

@@ -91,7 +91,7 @@ static void texts_are_cut_and_clean(void **state)
 static json_t *labels_of(const place *p)
 {
     json_t *labels = json_object();
-    for (size_t i = 5; i < COUNT(files); i++) {
+    for (size_t i = QRELS_BEGIN; i < QRELS_END; i++) {
         char *text = read_out(p, files[i], NULL);
         char *rest = text;
         for (char *line; (line = strtok_r(rest, "\n", &rest)) != NULL;) {

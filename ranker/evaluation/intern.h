@@ -1,0 +1,1 @@
+#include "ranker/model/intern.h" /* moved there: training reads tasks too */

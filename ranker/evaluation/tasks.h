@@ -1,0 +1,1 @@
+#include "ranker/model/tasks.h" /* moved there: training reads tasks too */

@@ -1,0 +1,20 @@
+/* item_table.h - embedding tokens of all items of a catalogue, made by the encoder as it stands.
+ *
+ * For stages in which the encoder is frozen, and for a frozen teacher: what `encode` would store.
+ * Private to ranker/training.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef MR_RANKER_TRAINING_ITEM_TABLE_H
+#define MR_RANKER_TRAINING_ITEM_TABLE_H
+
+#include "ranker/training/lists.h"
+#include "ranker/training/text_table.h"
+#include "ranker/training/trainer_private.h"
+
+/* Texts of all items, in their order. */
+MR_NODISCARD mr_status mr_item_texts_open(mr_text_table *out, const mr_trainer *trainer,
+                                          const mr_lists *lists, mr_error *err);
+/* [n_items][T][dim], owned by the caller (free). */
+MR_NODISCARD mr_status mr_item_table_new(float **out, const mr_trainer *trainer,
+                                         const mr_text_table *texts, mr_error *err);
+
+#endif

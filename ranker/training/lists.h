@@ -1,0 +1,45 @@
+/* lists.h - the ranked lists of a recipe, and the rule of what may be trained on.
+ *
+ * Rows come from folders like the demo catalogue's (ranker/model/tasks.h), splits train and valid
+ * only. Items and people have folds. A row of split train that names an item of fold "test" in its
+ * candidates, labels or history, or that a person of fold other than "train" asks, is refused: what
+ * is measured later must not have been learned. data.transductive allows items, never people.
+ * Private to ranker/training. Threads: read-only after open.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef MR_RANKER_TRAINING_LISTS_H
+#define MR_RANKER_TRAINING_LISTS_H
+
+#include "ranker/model/tasks.h"
+#include "ranker/training/recipe.h"
+
+/* The rows of one entry of data.lists. */
+typedef struct {
+    double weight;
+    const mr_task_row **train, **valid; /* owned arrays, borrowed rows */
+    size_t n_train, n_valid;
+} mr_lists_source;
+
+typedef struct {
+    uint32_t *item; /* owned; ascending */
+    size_t n;
+} mr_lists_basket;
+
+typedef struct {
+    mr_tasks **tasks; /* one per source, of equal items */
+    mr_lists_source *source;
+    size_t n_sources;
+    /* Of data.users: baskets of people of fold train, cut to items that may be trained on. */
+    mr_lists_basket *basket;
+    size_t n_baskets;
+} mr_lists;
+
+MR_NODISCARD mr_status mr_lists_open(mr_lists *out, const mr_recipe *recipe, mr_error *err);
+void mr_lists_close(mr_lists *lists); /* idempotent */
+
+static inline const mr_item *mr_lists_item(const mr_lists *lists, uint32_t item)
+{
+    return mr_tasks_item(lists->tasks[0], item);
+}
+size_t mr_lists_n_items(const mr_lists *lists);
+
+#endif

@@ -1,0 +1,158 @@
+/* rank_draw.c - see rank_draw.h.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "ranker/training/rank_draw.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/rng.h"
+
+#define KEPT_GRADE 2
+
+mr_status mr_rank_draw_open(mr_rank_draw *out, const mr_trainer *trainer, const mr_lists *lists,
+                            size_t max_lists, mr_error *err)
+{
+    const size_t candidates = (size_t)trainer->recipe->candidates;
+    const size_t history = (size_t)trainer->recipe->history;
+    mr_rank_draw draw = {.trainer = trainer, .lists = lists, .max_lists = max_lists};
+    size_t longest = mr_lists_n_items(lists);
+    draw.list = mr_arena_array(&draw.arena, mr_rank_list, max_lists);
+    draw.order = mr_arena_array(&draw.arena, uint32_t, longest);
+    draw.ids = mr_arena_array(&draw.arena, mr_str, longest);
+    draw.chosen = mr_arena_array(&draw.arena, size_t, history);
+    draw.scratch = mr_arena_alloc(&draw.arena, mr_history_scratch_bytes(longest), 1, 16);
+    draw.scratch_items = longest;
+    bool failed = !draw.list || !draw.order || !draw.ids || !draw.chosen || !draw.scratch;
+    for (size_t i = 0; !failed && i < max_lists; i++) {
+        draw.list[i].item = mr_arena_array(&draw.arena, uint32_t, candidates);
+        draw.list[i].grade = mr_arena_array(&draw.arena, int, candidates);
+        draw.list[i].history = mr_arena_array(&draw.arena, uint32_t, history);
+        failed = !draw.list[i].item || !draw.list[i].grade || !draw.list[i].history;
+    }
+    *out = draw;
+    if (!failed)
+        return MR_OK;
+    mr_rank_draw_close(out);
+    return MR_FAIL(err, NO_MEMORY, "%zu lists of %zu candidates", max_lists, candidates);
+}
+
+void mr_rank_draw_close(mr_rank_draw *draw)
+{
+    mr_arena_done(&draw->arena);
+    *draw = (mr_rank_draw){0};
+}
+
+void mr_rank_draw_clear(mr_rank_draw *draw)
+{
+    draw->n_lists = 0;
+}
+
+uint64_t mr_rank_draw_examples(const mr_lists *lists, bool valid)
+{
+    uint64_t n = 0;
+    for (size_t s = 0; s < lists->n_sources; s++)
+        n += valid ? lists->source[s].n_valid : lists->source[s].n_train;
+    return n;
+}
+
+/* Example i of split train: a source by weight, then its rows in the order of an epoch. Which
+ * source is drawn is random, which row is not: i counts all examples, so a source's own count is
+ * what its share of i says. */
+static const mr_task_row *train_row(const mr_rank_draw *draw, uint64_t i, mr_rng *rng)
+{
+    const mr_lists *lists = draw->lists;
+    double total = 0;
+    for (size_t s = 0; s < lists->n_sources; s++)
+        total += lists->source[s].weight;
+    double wanted = mr_rng_uniform(rng) * total;
+    size_t s = 0;
+    while (s + 1 < lists->n_sources && wanted >= lists->source[s].weight)
+        wanted -= lists->source[s++].weight;
+    const mr_lists_source *source = &lists->source[s];
+    const uint64_t number = (uint64_t)((double)i * source->weight / total), n = source->n_train;
+    const uint64_t at = mr_shuffle_at(draw->trainer->recipe->seed + s, number / n, n, number % n);
+    return source->train[at];
+}
+
+static const mr_task_row *valid_row(const mr_rank_draw *draw, uint64_t i)
+{
+    const mr_lists *lists = draw->lists;
+    size_t s = 0;
+    while (i >= lists->source[s].n_valid)
+        i -= lists->source[s++].n_valid;
+    return lists->source[s].valid[i];
+}
+
+static void shuffle(uint32_t *x, size_t n, mr_rng *rng)
+{
+    for (size_t i = n; i > 1; i--) {
+        const size_t j = (size_t)mr_rng_below(rng, i);
+        const uint32_t kept = x[i - 1];
+        x[i - 1] = x[j];
+        x[j] = kept;
+    }
+}
+
+static void draw_candidates(mr_rank_draw *draw, const mr_task_row *row, mr_rank_list *list,
+                            mr_rng *rng)
+{
+    const size_t most = (size_t)draw->trainer->recipe->candidates;
+    for (size_t i = 0; i < row->n_candidates; i++)
+        draw->order[i] = mr_task_candidate(row, i);
+    shuffle(draw->order, row->n_candidates, rng);
+    list->n = 0;
+    for (int pass = 0; pass < 2; pass++) {
+        for (size_t i = 0; i < row->n_candidates && list->n < most; i++) {
+            const int grade = mr_task_grade(row, draw->order[i]);
+            if ((grade >= KEPT_GRADE) != (pass == 0))
+                continue;
+            list->item[list->n] = draw->order[i];
+            list->grade[list->n++] = grade > 0 ? grade : 0;
+        }
+    }
+}
+
+static void draw_history(mr_rank_draw *draw, const mr_task_row *row, mr_rank_list *list, bool valid,
+                         mr_rng *rng)
+{
+    const mr_trainer_spec *spec = &draw->trainer->spec;
+    size_t most = (size_t)draw->trainer->recipe->history, n = row->n_history;
+    if (spec->user_tokens > 0 && most > (size_t)spec->user_tokens)
+        most = (size_t)spec->user_tokens;
+    list->n_history = 0;
+    if (n > draw->scratch_items)
+        n = draw->scratch_items;
+    memcpy(draw->order, row->history, n * sizeof *draw->order);
+    /* Of a long history another part each time; a sequence stays one. */
+    if (!valid && n > most && spec->user_order == MR_HISTORY_SET) {
+        shuffle(draw->order, n, rng);
+        n = most;
+    }
+    for (size_t i = 0; i < n; i++)
+        draw->ids[i] = mr_lists_item(draw->lists, draw->order[i])->id;
+    const size_t chosen =
+        mr_history_choose(draw->ids, n, spec->user_order, most, draw->chosen, draw->scratch);
+    for (size_t i = 0; i < chosen; i++)
+        list->history[list->n_history++] = draw->order[draw->chosen[i]];
+}
+
+mr_status mr_rank_draw_add(mr_rank_draw *draw, uint64_t i, bool valid, mr_error *err)
+{
+    const mr_recipe *recipe = draw->trainer->recipe;
+    if (draw->n_lists == draw->max_lists)
+        return MR_FAIL(err, EXHAUSTED, "more than %zu lists", draw->max_lists);
+    mr_rng rng = mr_rng_seed(recipe->seed ^ (2 * i + valid) * UINT64_C(0x9E3779B97F4A7C15));
+    const mr_task_row *row = valid ? valid_row(draw, i) : train_row(draw, i, &rng);
+    mr_rank_list *list = &draw->list[draw->n_lists++];
+    list->row = row;
+    draw_candidates(draw, row, list, &rng);
+    draw_history(draw, row, list, valid, &rng);
+    list->has_query = row->query.len > 0;
+    const bool drop_user = !valid && mr_rng_uniform(&rng) < recipe->user_dropout;
+    const bool drop_query = !valid && mr_rng_uniform(&rng) < recipe->query_dropout;
+    if (drop_user && list->has_query)
+        list->n_history = 0;
+    else if (drop_query && list->n_history > 0)
+        list->has_query = false;
+    return MR_OK;
+}
