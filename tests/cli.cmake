@@ -20,6 +20,7 @@ mr_cli_test(bundle)
 mr_cli_test(images)
 mr_cli_test(users)
 mr_cli_test(caption)
+mr_cli_test(train)
 mr_cli_test(rss)
 
 # The same program against others on the same input; python.sh says why where it is skipped.

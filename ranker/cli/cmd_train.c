@@ -28,8 +28,10 @@ static const mr_option options[] = {
                      "trained parts. One recipe, one folder"),
     MR_OPTION_INT("threads", 't', "N", train_options, threads, 0, 256,
                   "threads; 0: the CPUs of this process. The result does not depend on it"),
-    MR_OPTION_FLAG("fresh", 0, train_options, fresh,
-                   "begin anew; without it a run goes on from its newest checkpoint"),
+    MR_OPTION_FLAG(
+        "fresh", 0, train_options, fresh,
+        "begin anew: checkpoints that are there are not read, and go when the first new one "
+        "is whole. Without it a run goes on from its newest"),
     MR_OPTION_INT("stop-step", 0, "N", train_options, stop_step, 0, 1e9,
                   "stop with a checkpoint after this step; 0: at the end"),
     MR_OPTION_FLAG("check", 0, train_options, check,

@@ -125,9 +125,9 @@ static double nearness(const mr_bundle_system *system, const mr_task_row *row, c
     return n ? sum / (double)n : 0;
 }
 
-/* The state of the query's last token, of unit length; *out is NULL for a query without tokens. */
-static mr_status encode_query(mr_bundle_system *system, mr_str query, const float **out,
-                              uint64_t *n_tokens, mr_error *err)
+/* The query's vector, of unit length; *out is NULL for a query without tokens. */
+static mr_status encode_query(mr_bundle_system *system, mr_str query, bool last_token,
+                              const float **out, uint64_t *n_tokens, mr_error *err)
 {
     const mr_encoder_spec *spec = &system->bundle->item;
     float *values = mr_arena_array(&system->arena, float, (size_t)spec->tokens * spec->dim);
@@ -142,10 +142,16 @@ static mr_status encode_query(mr_bundle_system *system, mr_str query, const floa
         mr_text_encoder_run(system->encoder, &fields, 1, values, &tokens, &stats, err);
     if (status != MR_OK || tokens == 0)
         return status;
-    float *last = values + (size_t)(tokens - 1) * spec->dim;
-    normalise(last, spec->dim);
+    float *vector = values;
+    if (last_token)
+        vector += (size_t)(tokens - 1) * spec->dim;
+    else
+        for (size_t t = 1; t < tokens; t++)
+            for (size_t d = 0; d < spec->dim; d++)
+                vector[d] += values[t * spec->dim + d];
+    normalise(vector, spec->dim);
     *n_tokens += stats.text_tokens;
-    *out = last;
+    *out = vector;
     return MR_OK;
 }
 
@@ -161,7 +167,8 @@ mr_status mr_bundle_system_dot(mr_bundle_system *system, const mr_task_row *row,
         nearest = MOST_NEAREST;
     mr_arena_rewind(&system->arena, (mr_arena_mark){0});
     if (!variant->no_query && row->query.len) {
-        mr_status status = encode_query(system, row->query, &query, &work->prefix_tokens, err);
+        mr_status status = encode_query(system, row->query, options->last_token, &query,
+                                        &work->prefix_tokens, err);
         if (status != MR_OK)
             return mr_error_prefix(err, status, "row '%.*s'", MR_STR_ARG(row->id));
     }

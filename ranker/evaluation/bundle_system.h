@@ -7,9 +7,10 @@
  * fields; if its prompt has a field "history", it is given the titles and first words of items of
  * the row's history (history_text below).
  *
- * dot is late fusion by the same item encoder, as a bi-encoder: cosine of the state of the query's
- * last token and the mean of the item's tokens, plus a weight times the mean of the item's cosines
- * with the nearest items of the history. The query goes through the item's template, as field text.
+ * dot is late fusion by the same item encoder, as a bi-encoder: cosine of the query's vector and
+ * the item's, plus a weight times the mean of the item's cosines with the nearest items of the
+ * history. A vector is the mean of the embedding tokens, as contrastive training makes it; the
+ * query goes through the item's template, as the field text.
  *
  * Threads: one at a time.
  * SPDX-License-Identifier: Apache-2.0 */
@@ -17,8 +18,8 @@
 #define MR_RANKER_EVALUATION_BUNDLE_SYSTEM_H
 
 #include "core/error.h"
-#include "ranker/evaluation/tasks.h"
 #include "ranker/model/bundle.h"
+#include "ranker/model/tasks.h"
 
 typedef struct mr_bundle_system mr_bundle_system;
 
@@ -56,8 +57,9 @@ MR_NODISCARD mr_status mr_bundle_system_rank(mr_bundle_system *system, const mr_
                                              mr_system_work *work, mr_error *err);
 
 typedef struct {
-    double history; /* weight of the history's part; 0: the query alone */
-    size_t nearest; /* items of the history; 0: 3 */
+    double history;  /* weight of the history's part; 0: the query alone */
+    size_t nearest;  /* items of the history, at most 64; 0: 3 */
+    bool last_token; /* the query's vector is the state of its last token, not the mean */
 } mr_dot_options;
 
 MR_NODISCARD mr_status mr_bundle_system_dot(mr_bundle_system *system, const mr_task_row *row,

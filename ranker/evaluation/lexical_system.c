@@ -8,7 +8,7 @@
 #include "core/hash.h"
 #include "core/jsonl.h"
 #include "encoders/template.h"
-#include "ranker/evaluation/intern.h"
+#include "ranker/model/intern.h"
 
 /* A person of users.jsonl whose fold is train. */
 typedef struct {

@@ -11,7 +11,7 @@
 #define MR_RANKER_EVALUATION_LEXICAL_SYSTEM_H
 
 #include "ranker/evaluation/baseline.h"
-#include "ranker/evaluation/tasks.h"
+#include "ranker/model/tasks.h"
 
 typedef struct mr_lexical_system mr_lexical_system;
 

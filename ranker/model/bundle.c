@@ -73,6 +73,12 @@ static mr_status read_label(mr_bundle *bundle, const json_t *score, const char *
     if (!json_is_string(value))
         return MR_FAIL(err, INVALID, "bundle.json: 'score.%s' is %s, expected a token or its id",
                        key, mr_json_describe(value));
+    /* A special token by its spelling, as in segments; else a text that is one token. */
+    const int32_t special = mr_tokenizer_token_id(bundle->tokenizer, json_string_value(value));
+    if (special >= 0 && special < vocabulary) {
+        *out = special;
+        return MR_OK;
+    }
     mr_ids ids = {0};
     mr_str text = {json_string_value(value), json_string_length(value)};
     mr_status status = mr_tokenizer_encode(bundle->tokenizer, text, MR_TOKENIZE_PLAIN, &ids, err);

@@ -85,10 +85,10 @@ static mr_status write_moments(const mr_trainer *t, const char *path, mr_error *
 static mr_status write_state(const mr_trainer *t, const mr_checkpoint_state *state,
                              const char *path, mr_error *err)
 {
-    json_t *json = json_pack("{s:I, s:s, s:s, s:f, s:I}", "step", (json_int_t)state->step, "stage",
-                             mr_stage_name(t->recipe->stage), "recipe", t->recipe->digest,
-                             "smooth_loss", state->smooth_loss, "tokens",
-                             (json_int_t)state->tokens);
+    json_t *json =
+        json_pack("{s:I, s:s, s:s, s:f, s:I}", "step", (json_int_t)state->step, "stage",
+                  mr_stage_name(t->recipe->stage), "recipe", t->recipe->digest, "smooth_loss",
+                  state->smooth_loss, "tokens", (json_int_t)state->tokens);
     if (json && isfinite(state->valid_loss)) /* JSON has no NaN */
         json_object_set_new(json, "valid_loss", json_real(state->valid_loss));
     mr_status status =
@@ -97,15 +97,23 @@ static mr_status write_state(const mr_trainer *t, const mr_checkpoint_state *sta
     return status;
 }
 
-static void remove_old(const mr_trainer *t, int64_t newest)
+static void remove_step(const char *out, int64_t step)
 {
-    int64_t step = newest + 1;
-    for (int kept = 0; (step = newest_before(t->opt->out, step)) > 0; kept++) {
-        mr_arena arena = {0};
-        const char *folder = step_folder(&arena, t->opt->out, step);
-        if (kept >= t->recipe->checkpoint.keep && folder)
-            remove_folder(folder);
-        mr_arena_done(&arena);
+    mr_arena arena = {0};
+    const char *folder = step_folder(&arena, out, step);
+    if (folder)
+        remove_folder(folder);
+    mr_arena_done(&arena);
+}
+
+/* Older ones beyond those to keep, and later ones: of a run that was begun anew. */
+static void remove_others(const mr_trainer *t, int64_t newest)
+{
+    const char *out = t->opt->out;
+    int64_t step = INT64_MAX;
+    for (int kept = 0; (step = newest_before(out, step)) > 0;) {
+        if (step > newest || kept++ >= t->recipe->checkpoint.keep)
+            remove_step(out, step);
     }
 }
 
@@ -135,13 +143,13 @@ mr_status mr_checkpoint_write(const mr_trainer *t, const mr_checkpoint_state *st
             status = mr_file_fail(err, errno, "cannot rename to", final);
     }
     if (status == MR_OK)
-        remove_old(t, state->step);
+        remove_others(t, state->step);
     else
         remove_folder(partial);
 
 out:
     mr_arena_done(&arena);
-    return status == MR_OK ? status : mr_error_prefix(err, status, "checkpoint: ");
+    return status == MR_OK ? status : mr_error_prefix(err, status, "checkpoint");
 }
 
 /* ---- Reading --------------------------------------------------------------------------------- */
@@ -224,7 +232,7 @@ mr_status mr_checkpoint_resume(mr_trainer *t, mr_checkpoint_state *state, mr_err
     if (status == MR_OK)
         status = read_part(t, &t->user_projector, false, folder, &arena, err);
     mr_arena_done(&arena);
-    return status == MR_OK ? status : mr_error_prefix(err, status, "resuming: ");
+    return status == MR_OK ? status : mr_error_prefix(err, status, "resuming");
 }
 
 mr_status mr_checkpoint_publish(const mr_trainer *t, mr_error *err)

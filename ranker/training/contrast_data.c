@@ -1,7 +1,6 @@
 /* contrast_data.c - see contrast_data.h.
  *
- * Pairs come in blocks of one section: the other pairs of a block are hard negatives. Which pairs
- * share a block changes every epoch.
+ * Pairs come in blocks of one section: the other pairs of a block are hard negatives.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "ranker/training/contrast_data.h"
 
@@ -19,6 +18,7 @@
 typedef struct {
     size_t a, b;
     uint32_t section;
+    uint32_t group; /* pairs of one group are no negatives of each other */
 } pair;
 
 /* A query of the lists and what is relevant to it anywhere in the training rows. */
@@ -78,6 +78,7 @@ static mr_status read_pair(reader *r, const char *path, const json_t *row, mr_er
     const char *a = mr_json_string(&cur, "a", NULL, true);
     const char *b = mr_json_string(&cur, "b", NULL, true);
     const char *section = mr_json_string(&cur, "section", "", false);
+    const char *group = mr_json_string(&cur, "group", NULL, false);
     if (cur.status != MR_OK)
         return cur.status;
     if (data->n_pairs == data->pair_capacity) {
@@ -90,6 +91,7 @@ static mr_status read_pair(reader *r, const char *path, const json_t *row, mr_er
     }
     pair *to = &data->pair[data->n_pairs];
     to->section = (uint32_t)mr_hash_xxh3(section, strlen(section));
+    to->group = (uint32_t)(group ? mr_hash_xxh3(group, strlen(group)) : data->n_pairs);
     mr_status status = add_text(r, "text", mr_str_of(a), &to->a, err);
     if (status == MR_OK)
         status = add_text(r, "text", mr_str_of(b), &to->b, err);
@@ -108,7 +110,7 @@ static mr_status read_pairs(reader *r, const char *path, mr_error *err)
     while ((status = mr_jsonl_next(&file, &row, err)) == MR_OK && row) {
         status = read_pair(r, path, row, err);
         if (status != MR_OK)
-            mr_error_prefix(err, status, "%s, line %llu: ", path,
+            mr_error_prefix(err, status, "%s, line %llu", path,
                             (unsigned long long)file.line_number);
         json_decref(row);
         if (status != MR_OK)
@@ -172,7 +174,7 @@ static mr_status read_items(reader *r, mr_error *err)
         mr_status status = mr_text_table_add(&data->texts, spec->item_text, item->fields,
                                              r->trainer->recipe->max_tokens, eos, &r->prompt, err);
         if (status != MR_OK)
-            return mr_error_prefix(err, status, "item '%.*s': ", MR_STR_ARG(item->id));
+            return mr_error_prefix(err, status, "item '%.*s'", MR_STR_ARG(item->id));
     }
     return MR_OK;
 }
@@ -200,7 +202,7 @@ static mr_status read_queries(reader *r, mr_error *err)
             query->query = mr_hash_xxh3(row->query.data, row->query.len);
             mr_status status = add_text(r, "text", row->query, &query->text, err);
             if (status != MR_OK)
-                return mr_error_prefix(err, status, "row '%.*s': ", MR_STR_ARG(row->id));
+                return mr_error_prefix(err, status, "row '%.*s'", MR_STR_ARG(row->id));
             data->n_queries++;
             for (size_t k = 0; k < row->n_labels; k++)
                 if (row->labels[k].grade > 0)
@@ -298,7 +300,7 @@ static mr_contrast_example pair_at(const mr_contrast_data *data, bool valid, uin
     const size_t section = data->block_section[block];
     const size_t begin = data->section_begin[section];
     const pair *p = &data->pair[begin + data->block_index[block] * BLOCK + i % BLOCK];
-    return (mr_contrast_example){p->a, p->b, (uint32_t)p->a, (uint32_t)p->b};
+    return (mr_contrast_example){p->a, p->b, p->group, p->group};
 }
 
 static mr_contrast_example query_at(const mr_contrast_data *data, uint64_t i)
@@ -351,6 +353,8 @@ bool mr_contrast_data_related(const mr_contrast_data *data, mr_contrast_source s
 {
     if (x->b == y->b)
         return true;
+    if (source == MR_FROM_PAIRS)
+        return x->key_a == y->key_a;
     if (source == MR_FROM_LISTS) {
         const relevance wanted = {data->query[x->key_a].query, y->key_b};
         return bsearch(&wanted, data->relevant, data->n_relevant, sizeof wanted, by_relevance);

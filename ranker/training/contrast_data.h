@@ -1,6 +1,7 @@
 /* contrast_data.h - pairs of texts that belong together: what InfoNCE is trained on.
  *
- * Three sources: pairs.jsonl (a short and a long text of one thing), lists (a query and an item
+ * Three sources: pairs.jsonl (a short and a long text of one thing; "group" names
+ * what several pairs are about), lists (a query and an item
  * that a label makes relevant), baskets (two items of one person). A batch is a block of each, and
  * negatives are the other texts of the block, unless they belong together as well.
  * Private to ranker/training. Threads: read-only after open.

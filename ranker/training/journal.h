@@ -1,6 +1,6 @@
 /* journal.h - what a run did, one JSON line per logged step.
  *
- *     {"step":20,"loss":3.21,"smooth":3.4,"rate":0.001,"norm":0.7,"tokens_per_s":9100,"seconds":41.5}
+ *     {"step":20,"loss":3.2,"smooth":3.4,"rate":1e-3,"norm":0.7,"tokens_per_s":9100,"seconds":4}
  *
  * loss is the step's own, smooth its running mean, rate the learning rate, norm the length of the
  * gradient before clipping, seconds the time spent in training up to here, over all calls of a run

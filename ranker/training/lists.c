@@ -207,7 +207,7 @@ static mr_status read_people(mr_lists *lists, const mr_recipe *recipe, mr_error 
     while ((status = mr_jsonl_next(&reader, &row, err)) == MR_OK && row) {
         status = read_person(lists, recipe, path, row, &capacity, err);
         if (status != MR_OK)
-            mr_error_prefix(err, status, "%s, line %llu: ", path,
+            mr_error_prefix(err, status, "%s, line %llu", path,
                             (unsigned long long)reader.line_number);
         json_decref(row);
         if (status != MR_OK)

@@ -9,6 +9,22 @@
 
 #define KEPT_GRADE 2
 
+/* False when memory is out. */
+static bool collect_picks(mr_rank_draw *draw)
+{
+    const mr_lists *lists = draw->lists;
+    size_t n = 0;
+    for (size_t b = 0; b < lists->n_baskets; b++)
+        n += lists->basket[b].n;
+    draw->pick = mr_arena_array(&draw->arena, uint32_t, n);
+    for (size_t b = 0; draw->pick && b < lists->n_baskets; b++) {
+        memcpy(draw->pick + draw->n_picks, lists->basket[b].item,
+               lists->basket[b].n * sizeof *draw->pick);
+        draw->n_picks += lists->basket[b].n;
+    }
+    return draw->pick != NULL;
+}
+
 mr_status mr_rank_draw_open(mr_rank_draw *out, const mr_trainer *trainer, const mr_lists *lists,
                             size_t max_lists, mr_error *err)
 {
@@ -22,7 +38,8 @@ mr_status mr_rank_draw_open(mr_rank_draw *out, const mr_trainer *trainer, const 
     draw.chosen = mr_arena_array(&draw.arena, size_t, history);
     draw.scratch = mr_arena_alloc(&draw.arena, mr_history_scratch_bytes(longest), 1, 16);
     draw.scratch_items = longest;
-    bool failed = !draw.list || !draw.order || !draw.ids || !draw.chosen || !draw.scratch;
+    bool failed = !collect_picks(&draw);
+    failed |= !draw.list || !draw.order || !draw.ids || !draw.chosen || !draw.scratch;
     for (size_t i = 0; !failed && i < max_lists; i++) {
         draw.list[i].item = mr_arena_array(&draw.arena, uint32_t, candidates);
         draw.list[i].grade = mr_arena_array(&draw.arena, int, candidates);
@@ -55,16 +72,24 @@ uint64_t mr_rank_draw_examples(const mr_lists *lists, bool valid)
     return n;
 }
 
-/* Example i of split train: a source by weight, then its rows in the order of an epoch. Which
- * source is drawn is random, which row is not: i counts all examples, so a source's own count is
- * what its share of i says. */
+static double basket_weight(const mr_rank_draw *draw)
+{
+    return draw->n_picks > 0 ? draw->trainer->recipe->data.users_weight : 0;
+}
+
+/* Example i of split train, or NULL when a basket is its turn: a source by weight, then its rows in
+ * the order of an epoch. Which source is drawn is random, which row is not: i counts all examples,
+ * so a source's own count is what its share of i says. */
 static const mr_task_row *train_row(const mr_rank_draw *draw, uint64_t i, mr_rng *rng)
 {
     const mr_lists *lists = draw->lists;
-    double total = 0;
+    const double baskets = basket_weight(draw);
+    double total = baskets;
     for (size_t s = 0; s < lists->n_sources; s++)
         total += lists->source[s].weight;
-    double wanted = mr_rng_uniform(rng) * total;
+    double wanted = mr_rng_uniform(rng) * total - baskets;
+    if (wanted < 0)
+        return NULL;
     size_t s = 0;
     while (s + 1 < lists->n_sources && wanted >= lists->source[s].weight)
         wanted -= lists->source[s++].weight;
@@ -112,17 +137,18 @@ static void draw_candidates(mr_rank_draw *draw, const mr_task_row *row, mr_rank_
     }
 }
 
-static void draw_history(mr_rank_draw *draw, const mr_task_row *row, mr_rank_list *list, bool valid,
-                         mr_rng *rng)
+/* history: n items, which may be draw->order itself. */
+static void draw_history(mr_rank_draw *draw, const uint32_t *history, size_t n, mr_rank_list *list,
+                         bool valid, mr_rng *rng)
 {
     const mr_trainer_spec *spec = &draw->trainer->spec;
-    size_t most = (size_t)draw->trainer->recipe->history, n = row->n_history;
+    size_t most = (size_t)draw->trainer->recipe->history;
     if (spec->user_tokens > 0 && most > (size_t)spec->user_tokens)
         most = (size_t)spec->user_tokens;
     list->n_history = 0;
     if (n > draw->scratch_items)
         n = draw->scratch_items;
-    memcpy(draw->order, row->history, n * sizeof *draw->order);
+    memmove(draw->order, history, n * sizeof *draw->order);
     /* Of a long history another part each time; a sequence stays one. */
     if (!valid && n > most && spec->user_order == MR_HISTORY_SET) {
         shuffle(draw->order, n, rng);
@@ -136,6 +162,50 @@ static void draw_history(mr_rank_draw *draw, const mr_task_row *row, mr_rank_lis
         list->history[list->n_history++] = draw->order[draw->chosen[i]];
 }
 
+/* The basket that pick number `at` belongs to. */
+static const mr_lists_basket *basket_of(const mr_rank_draw *draw, size_t at)
+{
+    const mr_lists_basket *basket = draw->lists->basket;
+    while (at >= basket->n)
+        at -= (basket++)->n;
+    return basket;
+}
+
+static bool holds(const uint32_t *items, size_t n, uint32_t item)
+{
+    for (size_t i = 0; i < n; i++)
+        if (items[i] == item)
+            return true;
+    return false;
+}
+
+/* One item out of a basket, its fellows as the history, picks of others beside it. */
+static void draw_basket(mr_rank_draw *draw, mr_rank_list *list, mr_rng *rng)
+{
+    const size_t most = (size_t)draw->trainer->recipe->candidates;
+    const size_t at = (size_t)mr_rng_below(rng, draw->n_picks);
+    const uint32_t target = draw->pick[at];
+    const mr_lists_basket *basket = basket_of(draw, at);
+    list->id = mr_str_of("a basket");
+    list->query = (mr_str){0};
+    list->item[0] = target;
+    list->grade[0] = 1;
+    list->n = 1;
+    for (size_t tries = 0; list->n < most && tries < 8 * most; tries++) {
+        const uint32_t item = draw->pick[mr_rng_below(rng, draw->n_picks)];
+        if (holds(basket->item, basket->n, item) || holds(list->item, list->n, item))
+            continue;
+        list->item[list->n] = item;
+        list->grade[list->n++] = 0;
+    }
+    size_t n = 0;
+    for (size_t i = 0; i < basket->n && n < draw->scratch_items; i++)
+        if (basket->item[i] != target)
+            draw->order[n++] = basket->item[i];
+    draw_history(draw, draw->order, n, list, false, rng);
+    list->has_query = false;
+}
+
 mr_status mr_rank_draw_add(mr_rank_draw *draw, uint64_t i, bool valid, mr_error *err)
 {
     const mr_recipe *recipe = draw->trainer->recipe;
@@ -144,9 +214,14 @@ mr_status mr_rank_draw_add(mr_rank_draw *draw, uint64_t i, bool valid, mr_error 
     mr_rng rng = mr_rng_seed(recipe->seed ^ (2 * i + valid) * UINT64_C(0x9E3779B97F4A7C15));
     const mr_task_row *row = valid ? valid_row(draw, i) : train_row(draw, i, &rng);
     mr_rank_list *list = &draw->list[draw->n_lists++];
-    list->row = row;
+    if (!row) {
+        draw_basket(draw, list, &rng);
+        return MR_OK;
+    }
+    list->id = row->id;
+    list->query = row->query;
     draw_candidates(draw, row, list, &rng);
-    draw_history(draw, row, list, valid, &rng);
+    draw_history(draw, row->history, row->n_history, list, valid, &rng);
     list->has_query = row->query.len > 0;
     const bool drop_user = !valid && mr_rng_uniform(&rng) < recipe->user_dropout;
     const bool drop_query = !valid && mr_rng_uniform(&rng) < recipe->query_dropout;

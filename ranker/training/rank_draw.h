@@ -1,10 +1,12 @@
-/* rank_draw.h - which candidates of which row stand in a list that is trained on.
+/* rank_draw.h - which candidates stand in a list that is trained on.
  *
  * From a row, its best candidates (grade 2 and above) are kept, and of the others as many as there
  * is room for, at random; the history is what serving would choose (encoders/history.h), after a
  * random choice where it is longer. Some lists lose their user or their query, so that anonymous
- * requests and browsing work. All of it depends on the seed and the example's number alone.
- * Private to ranker/training. Threads: a draw belongs to one thread.
+ * requests and browsing work. A list may also be made of a basket: an item taken out of it, beside
+ * items that other people hold, each as likely as it is held, so that being held is no cue. All of
+ * it depends on the seed and the example's number alone. Private to ranker/training. Threads: a
+ * draw belongs to one thread.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef MR_RANKER_TRAINING_RANK_DRAW_H
 #define MR_RANKER_TRAINING_RANK_DRAW_H
@@ -13,8 +15,8 @@
 #include "ranker/training/trainer_private.h"
 
 typedef struct {
-    const mr_task_row *row;
-    uint32_t *item; /* [capacity of candidates] */
+    mr_str id, query; /* of the row; borrowed */
+    uint32_t *item;   /* [capacity of candidates] */
     int *grade;
     size_t n;
     uint32_t *history; /* [capacity of history], in prompt order */
@@ -32,6 +34,8 @@ typedef struct {
     uint32_t *order;
     void *scratch;
     size_t scratch_items; /* that it has room for */
+    uint32_t *pick;       /* all picks of all baskets, one after the other */
+    size_t n_picks;
     mr_arena arena;
 } mr_rank_draw;
 

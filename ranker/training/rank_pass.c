@@ -135,7 +135,7 @@ static mr_status add_list(mr_rank_pass *p, const mr_rank_list *list, size_t T, m
     const mr_trainer_spec *spec = p->spec;
     const mr_prompt_shape shape = {spec->prefix, spec->suffix, (size_t)spec->max_length,
                                    spec->mixed ? T : 0, 0};
-    const mr_field query = {mr_str_of("query"), list->row->query};
+    const mr_field query = {mr_str_of("query"), list->query};
     const bool takes_user = mr_template_uses_slot(spec->prefix, MR_SLOT_USER);
     const size_t user_tokens = takes_user ? T * list->n_history : 0;
     const size_t prefix = p->pack.n_spans;
@@ -154,7 +154,7 @@ static mr_status add_list(mr_rank_pass *p, const mr_rank_list *list, size_t T, m
             add_vectors(p, list->item[i], false, T);
     }
     return status == MR_OK ? status
-                           : mr_error_prefix(err, status, "row '%.*s'", MR_STR_ARG(list->row->id));
+                           : mr_error_prefix(err, status, "row '%.*s'", MR_STR_ARG(list->id));
 }
 
 /* ---- Vectors --------------------------------------------------------------------------------- */

@@ -17,7 +17,8 @@
 #include "core/options.h"
 #include "ranker/training/recipe_schema.h"
 
-#define NEW_DEVIATION 0.02 /* of weights, as in GPT-2 and most after it */
+#define NEW_DEVIATION        0.02 /* of weights, as in GPT-2 and most after it */
+#define CONTRAST_TEMPERATURE 0.05 /* of cosines: as SimCSE's */
 
 typedef struct {
     mr_recipe *recipe;
@@ -132,43 +133,60 @@ static const char *entry_path(char out[MR_YAML_MAX_PATH], const char *list, size
     return out;
 }
 
+/* What a part may be, as bits: which keys have a meaning for it. */
+enum {
+    NEW_DECODER = 1,
+    NEW_PERCEIVER = 2,
+    NEW_LINEAR = 4,
+    NEW_MLP = 8,
+    FILE_DECODER = 16, /* may get more layers than its file has */
+    FILE_OTHER = 32,
+};
+
+static unsigned kind_of(const mr_recipe_part *part)
+{
+    if (!part->made)
+        return strcmp(part->name, "llm") == 0 || strcmp(part->name, "encoder") == 0 ? FILE_DECODER
+                                                                                    : FILE_OTHER;
+    return strcmp(part->made, "decoder") == 0     ? NEW_DECODER
+           : strcmp(part->made, "perceiver") == 0 ? NEW_PERCEIVER
+           : strcmp(part->made, "linear") == 0    ? NEW_LINEAR
+                                                  : NEW_MLP;
+}
+
 static mr_status check_shape(const checker *c, const mr_recipe_part *part, size_t index)
 {
-    static const char *const shape[] = {"layers", "width", "heads",   "kv_heads", "head_dim",
-                                        "ffn",    "vocab", "latents", "deviation"};
-    const char *needed[5] = {0};
-    const bool decoder = part->made && strcmp(part->made, "decoder") == 0;
-    const bool perceiver = part->made && strcmp(part->made, "perceiver") == 0;
-    size_t n = 0;
-    if (decoder || perceiver) {
-        needed[n++] = "layers";
-        needed[n++] = "heads";
-        needed[n++] = "ffn";
-        needed[n++] = decoder ? "width" : "latents";
-    }
+    static const struct {
+        const char *key;
+        unsigned read, needed;
+    } rows[] = {
+        {"layers", NEW_DECODER | NEW_PERCEIVER | FILE_DECODER, NEW_DECODER | NEW_PERCEIVER},
+        {"width", NEW_DECODER | NEW_PERCEIVER, NEW_DECODER},
+        {"heads", NEW_DECODER | NEW_PERCEIVER, NEW_DECODER | NEW_PERCEIVER},
+        {"kv_heads", NEW_DECODER, 0},
+        {"head_dim", NEW_DECODER, 0},
+        {"ffn", NEW_DECODER | NEW_PERCEIVER, NEW_DECODER | NEW_PERCEIVER},
+        {"vocab", NEW_DECODER, 0},
+        {"latents", NEW_PERCEIVER, NEW_PERCEIVER},
+        {"deviation", NEW_DECODER | NEW_PERCEIVER | NEW_LINEAR | NEW_MLP | FILE_DECODER, 0},
+        {"share_qk", NEW_DECODER | FILE_DECODER, 0},
+        {"scale", NEW_LINEAR, 0},
+    };
+    const unsigned kind = kind_of(part);
     char path[MR_YAML_MAX_PATH];
-    for (size_t i = 0; i < sizeof shape / sizeof *shape; i++) {
-        entry_path(path, "parts", index, shape[i]);
-        const bool projector = !decoder && !perceiver;
-        /* A decoder from a file may grow. */
-        const bool grows = part->from && strcmp(shape[i], "layers") == 0 &&
-                           (strcmp(part->name, "llm") == 0 || strcmp(part->name, "encoder") == 0);
-        const bool shapes =
-            part->made &&
-            (strcmp(shape[i], "deviation") == 0 || (decoder && strcmp(shape[i], "latents") != 0) ||
-             (perceiver && strcmp(shape[i], "kv_heads") != 0 && strcmp(shape[i], "head_dim") != 0 &&
-              strcmp(shape[i], "vocab") != 0));
-        if (has(c, path) && !shapes && !grows)
-            return REFUSE(c, path, "%s has no effect: part '%s' %s", path, part->name,
-                          !part->made ? "comes from a file"
-                          : projector ? "has the shape of what it joins"
-                                      : "has no such dimension");
-    }
-    for (size_t i = 0; i < n; i++) {
-        entry_path(path, "parts", index, needed[i]);
-        if (!has(c, path))
+    const bool grows = has(c, entry_path(path, "parts", index, "layers"));
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        entry_path(path, "parts", index, rows[i].key);
+        if (!has(c, path) && (rows[i].needed & kind))
             return REFUSE(c, "parts", "%s is missing: a new %s has no shape without it", path,
                           part->made);
+        if (has(c, path) && !(rows[i].read & kind))
+            return REFUSE(c, path, "%s has no effect: part '%s' %s%s", path, part->name,
+                          part->made ? "is a new " : "comes from a file",
+                          part->made ? part->made : "");
+        if (has(c, path) && kind == FILE_DECODER && !grows)
+            return REFUSE(c, path, "%s has no effect without 'layers': part '%s' comes from a file",
+                          path, part->name);
     }
     return MR_OK;
 }
@@ -288,6 +306,15 @@ static mr_status check_parts(const checker *c)
     return status;
 }
 
+static void finish_loss(mr_recipe_loss *loss)
+{
+    const bool contrasts = loss->kind == MR_LOSS_INFO_NCE || loss->kind == MR_LOSS_SAMPLED_SOFTMAX;
+    if (isnan(loss->weight_late))
+        loss->weight_late = loss->weight;
+    if (isnan(loss->temperature))
+        loss->temperature = contrasts ? CONTRAST_TEMPERATURE : 1;
+}
+
 static mr_status check_loss(const checker *c, size_t i, unsigned *found)
 {
     static const unsigned warm =
@@ -320,8 +347,7 @@ static mr_status check_loss(const checker *c, size_t i, unsigned *found)
     entry_path(path, "losses", i, "weight_late");
     if (has(c, path) && c->recipe->second_phase >= 1)
         return REFUSE(c, path, "%s has no effect: 'second_phase' says when it begins", path);
-    if (isnan(loss->weight_late))
-        loss->weight_late = loss->weight;
+    finish_loss(loss);
     return MR_OK;
 }
 
@@ -347,9 +373,10 @@ static mr_status add_only_loss(const checker *c)
     *loss = (mr_recipe_loss){.kind = (mr_loss_kind)kind,
                              .weight = 1,
                              .weight_late = 1,
-                             .temperature = 1,
+                             .temperature = (double)NAN,
                              .alpha = 1,
                              .beta = 1};
+    finish_loss(loss);
     cyaml_mem(NULL, r->loss, 0);
     r->loss = loss;
     r->n_losses = 1;

@@ -56,7 +56,7 @@ typedef struct {
     mr_loss_kind kind;
     double weight;      /* in the first phase */
     double weight_late; /* in the second; by default weight */
-    double temperature; /* 1 */
+    double temperature; /* of distill 1; of info_nce and sampled_softmax 0.05 */
     double alpha, beta; /* of align: 1, 1 */
 } mr_recipe_loss;
 
@@ -70,14 +70,15 @@ typedef struct {
     /* Shape of a new decoder (Qwen3's family) or user encoder. */
     int layers, width, heads, kv_heads, head_dim, ffn, vocab, latents;
     double deviation; /* 0.02; of projectors 1 / sqrt(in) */
-    /* Layers above those of `from`: new ones on top, which give nothing at first. share_qk: keys of
+    /* Layers above those of `from`: new ones on top, which add little at first. share_qk: keys of
      * new layers start as their queries do, so that like attends to like from the first step. */
     bool share_qk;
+    double
+        scale; /* of a new linear projector between equal widths: it starts as scale x identity */
 } mr_recipe_part;
 
 typedef struct {
     char *file;   /* rows of queries.jsonl: query, history, candidates, grades or qrels */
-    char *qrels;  /* folder of TREC labels of those rows; NULL: "qrels" beside the file */
     char **tasks; /* NULL: all */
     size_t n_tasks;
     double weight; /* share of the examples, relative to the other lists: 1 */
@@ -92,9 +93,12 @@ typedef struct {
     char *users; /* JSONL with "id", "fold", "history" */
     mr_recipe_lists *lists;
     size_t n_lists;
-    char *captions;                    /* JSONL with "image", "text" */
-    double pairs_weight, users_weight; /* of pairs and baskets beside the lists': 1 */
-    bool transductive;                 /* labels may name items of fold test: see lists.h */
+    char *captions; /* JSONL with "image", "text" */
+    /* Shares beside the lists': of pairs (1), and of baskets (0: the people serve the check of
+     * splits alone). In stage rank a basket is a list without a query: one item is taken out, and
+     * other people's picks stand beside it. */
+    double pairs_weight, users_weight;
+    bool transductive; /* labels may name items of fold test: see lists.h */
 } mr_recipe_data;
 
 typedef struct {

@@ -53,7 +53,7 @@ static mr_status read_file(stage *st, const char *path, int32_t eos, mr_error *e
         if (status == MR_OK && st->stream.n > MAX_TOKENS)
             status = MR_FAIL(err, EXHAUSTED, "more than %zu tokens", MAX_TOKENS);
         if (status != MR_OK)
-            mr_error_prefix(err, status, "%s, line %llu: ", path,
+            mr_error_prefix(err, status, "%s, line %llu", path,
                             (unsigned long long)reader.line_number);
         json_decref(row);
         if (status != MR_OK)

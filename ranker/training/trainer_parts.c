@@ -125,7 +125,7 @@ static double deviation_of(const mr_trainer *t, const mr_recipe_part *recipe,
 
 /* Reads a decoder that has more layers here than in its file. What the file has is contiguous at
  * both ends of the part: embedding and lower layers, final norm and head. New layers stand on top
- * and give nothing at first: what they add to the residual stream starts at 0. */
+ * and add little to the residual stream at first, as their weights are small. */
 static mr_status load_grown(mr_trainer *t, const mr_trainer_part *p, mr_error *err)
 {
     const mr_decoder_layout *d = &p->decoder;
@@ -135,12 +135,6 @@ static mr_status load_grown(mr_trainer *t, const mr_trainer_part *p, mr_error *e
     mr_status status = mr_weights_load(&t->weights, &lower, p->recipe->from, t->values, err);
     if (status == MR_OK)
         status = mr_weights_load(&t->weights, &upper, p->recipe->from, t->values, err);
-    for (int l = p->file_layers; l < d->config.L; l++) {
-        const mr_weight *o = &t->weights.weight[d->layer[l].o];
-        const mr_weight *down = &t->weights.weight[d->layer[l].down];
-        memset(t->values + o->offset, 0, o->n * sizeof(float));
-        memset(t->values + down->offset, 0, down->n * sizeof(float));
-    }
     return status;
 }
 
@@ -158,6 +152,22 @@ static void share_qk(mr_trainer *t, const mr_trainer_part *p)
     }
 }
 
+/* A new linear projector that only scales. */
+static mr_status set_identity(mr_trainer *t, const mr_trainer_part *p, mr_error *err)
+{
+    const mr_weight *w = &t->weights.weight[p->part->first];
+    const size_t n = (size_t)w->shape[0];
+    if (p->projector.shape.form != MR_PROJECTOR_LINEAR || w->shape[0] != w->shape[1])
+        return MR_FAIL(err, INVALID,
+                       "part '%s' has a scale, which is for a linear projector between equal "
+                       "widths, not from %d to %d",
+                       p->recipe->name, (int)w->shape[1], (int)w->shape[0]);
+    memset(t->values + w->offset, 0, w->n * sizeof(float));
+    for (size_t i = 0; i < n; i++)
+        t->values[w->offset + i * n + i] = (float)p->recipe->scale;
+    return MR_OK;
+}
+
 static mr_status fill_part(mr_trainer *t, mr_trainer_part *p, mr_error *err)
 {
     if (!p->recipe)
@@ -172,6 +182,8 @@ static mr_status fill_part(mr_trainer *t, mr_trainer_part *p, mr_error *err)
                     t->values);
     if (p->recipe->share_qk)
         share_qk(t, p);
+    if (p->recipe->scale > 0)
+        return set_identity(t, p, err);
     return p->recipe->from ? load_grown(t, p, err) : MR_OK;
 }
 

@@ -132,18 +132,39 @@ void mr_yaml_free(const mr_yaml_schema *schema, void *value)
         (void)cyaml_free(&config, schema->value, value, 0);
 }
 
+static double read_number(const cyaml_schema_value_t *schema, const void *value)
+{
+    if (schema->type == CYAML_FLOAT)
+        return *(const double *)value;
+    return (double)read_uint(value, schema->data_size); /* below 2^53, and no negative ones */
+}
+
+static bool is_default(const walk *w, const cyaml_schema_value_t *schema, const void *value)
+{
+    const mr_yaml_number *number;
+    switch (schema->type) {
+    case CYAML_STRING: return !value;
+    case CYAML_BOOL: return !read_uint(value, schema->data_size);
+    case CYAML_ENUM: return false;
+    default:
+        number = mr_yaml_find_number(w->schema, w->path);
+        return number && read_number(schema, value) == number->fallback;
+    }
+}
+
 static void canonical_leaf(walk *w, const cyaml_schema_value_t *schema, void *value)
 {
     for (const char *const *skip = w->skip; skip && *skip; skip++) {
         if (strncmp(w->path, *skip, strlen(*skip)) == 0)
             return;
     }
+    if (is_default(w, schema, value))
+        return;
     mr_strbuf_printf(w->out, "%s=", w->path);
-    switch (schema->type) {
-    case CYAML_STRING: mr_strbuf_puts(w->out, value ? value : "~"); break;
-    case CYAML_FLOAT: mr_strbuf_printf(w->out, "%.17g", *(const double *)value); break;
-    default: mr_strbuf_printf(w->out, "%" PRIu64, read_uint(value, schema->data_size)); break;
-    }
+    if (schema->type == CYAML_STRING)
+        mr_strbuf_puts(w->out, value);
+    else
+        mr_strbuf_printf(w->out, "%.17g", read_number(schema, value));
     mr_strbuf_puts(w->out, "\n"); /* no string holds one */
 }
 

@@ -13,8 +13,9 @@
 #include "core/options.h"
 #include "core/utf8.h"
 
-#define MAX_NAMES 64 /* keys of one mapping, or words of one value, that a message may look among \
-                      */
+#define MAX_NAMES                                                                   \
+    64 /* keys of one mapping, or words of one value, that a message may look among \
+        */
 #define MAX_KEYS ((size_t)4096)
 
 typedef struct {

@@ -72,9 +72,9 @@ const mr_yaml_number *mr_yaml_find_number(const mr_yaml_schema *schema, const ch
 /* The key of that path, or NULL. */
 const mr_yaml_key *mr_yaml_find(const mr_yaml_text *text, const char *path);
 
-/* Appends a line "path=value" for everything that the schema names, in its order and whether or not
- * a text had it: equal for structs that are equal. Paths that begin with one of skip[] are left
- * out (NULL-terminated). */
+/* Appends a line "path=value" for everything that differs from its default, in the schema's order:
+ * equal for structs that are equal, and the same after the schema has got another key. Paths that
+ * begin with one of skip[] are left out (NULL-terminated). */
 void mr_yaml_canonical(const mr_yaml_schema *schema, const void *value, const char *const *skip,
                        mr_strbuf *out);
 

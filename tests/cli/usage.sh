@@ -30,13 +30,14 @@ help_names "bundle untrained" shape seed item-tokens user-tokens force json
 help_names caption model image prompt raw-prompt max-tokens temperature top-p seed pad-square \
     context threads explain json
 help_names tokenize model decode plain add-special skip-special json
+help_names train out threads fresh stop-step check json quiet
 help_names forward model text ids embeds out backend threads add-special json
 help_names check bundle store json
 help_names version json
 
 it "lists the commands"
 ok --help
-for command in encode rank bundle caption tokenize forward check version; do
+for command in encode rank train bundle caption tokenize forward check version; do
     out_has "  $command"
 done
 ok help

@@ -1,1 +1,0 @@
-#include "ranker/model/intern.h" /* moved there: training reads tasks too */

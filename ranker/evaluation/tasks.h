@@ -1,1 +1,0 @@
-#include "ranker/model/tasks.h" /* moved there: training reads tasks too */
