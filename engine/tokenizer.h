@@ -7,10 +7,10 @@
  *     mr_ids_release(&ids);
  *
  * Covers the BPE family: byte-level (GPT-2, Qwen2/3, Llama-3, SmolLM2) and SentencePiece-style with
- * byte fallback (Llama-2, TinyLlama, Vicuna); normalisers NFC, Prepend, Replace, Sequence;
- * pre-tokenisers Split (regex), ByteLevel, Digits, Metaspace, Sequence; added tokens with lstrip,
- * rstrip, single_word, normalized; TemplateProcessing and ByteLevel post-processors; ByteLevel,
- * Metaspace, Replace, ByteFallback, Fuse, Strip, Sequence decoders. Anything else in the file is
+ * byte fallback (Llama-2, TinyLlama, Vicuna); normalisers NFC, Lowercase, Prepend, Replace,
+ * Sequence; pre-tokenisers Split (regex), ByteLevel, Digits, Metaspace, Sequence; added tokens with
+ * lstrip, rstrip, single_word, normalized; TemplateProcessing and ByteLevel post-processors;
+ * ByteLevel, Metaspace, Replace, ByteFallback, Fuse, Strip, Sequence decoders. Anything else in the file is
  * UNSUPPORTED by name, never silently skipped; so are truncation and fixed padding.
  *
  * Equal means equal to tokenizers 0.23 on every text, with one exception: regexes other than those

@@ -121,7 +121,7 @@ static int read_choice(mr_json_cursor *cur, const char *key, const char *const *
 
 static mr_status load_normalizer(mr_tokenizer *tok, mr_json_cursor *cur, const char *type)
 {
-    static const char *const nfc_keys[] = {"type", NULL};
+    static const char *const type_alone[] = {"type", NULL};
     static const char *const prepend_keys[] = {"type", "prepend", NULL};
     static const char *const replace_keys[] = {"type", "pattern", "content", NULL};
     if (tok->n_normalizers == MR_TOK_MAX_STEPS)
@@ -130,7 +130,10 @@ static mr_status load_normalizer(mr_tokenizer *tok, mr_json_cursor *cur, const c
     mr_status status = MR_OK;
     if (strcmp(type, "NFC") == 0) {
         step->kind = MR_NORMALIZE_NFC;
-        mr_tok_only_keys(cur, nfc_keys);
+        mr_tok_only_keys(cur, type_alone);
+    } else if (strcmp(type, "Lowercase") == 0) {
+        step->kind = MR_NORMALIZE_LOWERCASE;
+        mr_tok_only_keys(cur, type_alone);
     } else if (strcmp(type, "Prepend") == 0) {
         step->kind = MR_NORMALIZE_PREPEND;
         mr_tok_only_keys(cur, prepend_keys);
@@ -147,7 +150,7 @@ static mr_status load_normalizer(mr_tokenizer *tok, mr_json_cursor *cur, const c
             return MR_FAIL(cur->err, UNSUPPORTED, "%s: the regex '%.*s' may match an empty text",
                            cur->name, MR_STR_ARG(step->pattern.literal));
     } else {
-        return unsupported_type(cur, type, "NFC, Prepend, Replace, Sequence");
+        return unsupported_type(cur, type, "NFC, Lowercase, Prepend, Replace, Sequence");
     }
     return status != MR_OK ? status : cur->status;
 }
@@ -177,13 +180,15 @@ static mr_tok_prepend read_prepend_scheme(mr_json_cursor *cur)
     return scheme;
 }
 
-/* Which piece is the first is asked of the text before normalisation. NFC keeps its start; where
- * text is inserted or removed there, the library's answer follows from how it keeps offsets. */
+/* Which piece is the first is asked of the text before normalisation. NFC and lower case keep its
+ * start; where text is inserted or removed there, the library's answer follows from how it keeps
+ * offsets. */
 static mr_status check_start_is_kept(const mr_tokenizer *tok, const mr_json_cursor *cur)
 {
     bool kept = true;
     for (size_t i = 0; i < tok->n_normalizers; i++)
-        kept = kept && tok->normalizers[i].kind == MR_NORMALIZE_NFC;
+        kept = kept && (tok->normalizers[i].kind == MR_NORMALIZE_NFC ||
+                        tok->normalizers[i].kind == MR_NORMALIZE_LOWERCASE);
     for (size_t i = 0; i + 1 < tok->n_pretokenizers; i++)
         kept = kept && tok->pretokenizers[i].kind != MR_PRETOK_METASPACE;
     if (kept)

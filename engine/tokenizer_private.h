@@ -229,7 +229,12 @@ mr_status mr_tok_search_next(mr_tok_search *search, bool *found, size_t *start, 
 /* ---- Steps ---- */
 
 typedef struct {
-    enum { MR_NORMALIZE_NFC, MR_NORMALIZE_PREPEND, MR_NORMALIZE_REPLACE } kind;
+    enum {
+        MR_NORMALIZE_NFC,
+        MR_NORMALIZE_LOWERCASE,
+        MR_NORMALIZE_PREPEND,
+        MR_NORMALIZE_REPLACE
+    } kind;
     mr_str text; /* what is put in */
     mr_tok_pattern pattern;
 } mr_tok_normalizer;

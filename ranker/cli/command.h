@@ -28,6 +28,7 @@ int mr_cmd_bundle(int argc, char **argv);
 int mr_cmd_caption(int argc, char **argv);
 int mr_cmd_check(int argc, char **argv);
 int mr_cmd_encode(int argc, char **argv);
+int mr_cmd_evaluate(int argc, char **argv);
 int mr_cmd_forward(int argc, char **argv);
 int mr_cmd_rank(int argc, char **argv);
 int mr_cmd_tokenize(int argc, char **argv);

@@ -8,6 +8,7 @@ static const mr_command commands[] = {
     {"encode", mr_cmd_encode, "turn items (and users) into embedding tokens in a store"},
     {"rank", mr_cmd_rank, "rank candidates for a query and a user"},
     {"train", mr_cmd_train, "run one stage of training as a recipe says"},
+    {"evaluate", mr_cmd_evaluate, "measure bundles and baselines on the tasks of a catalogue"},
     {"bundle", mr_cmd_bundle, "create, verify and describe model packages"},
     {"caption", mr_cmd_caption, "ask a LLaVA about pictures"},
     {"tokenize", mr_cmd_tokenize, "text to token ids and back"},

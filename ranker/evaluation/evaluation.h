@@ -27,16 +27,16 @@
 
 /* One row per measure: enum name, name in JSON (trec_eval's where it has the measure), what it is.
  * "best" means: of the highest grade that the row has. */
-#define MR_MEASURE_MAP(X)                                                      \
-    X(NDCG, "ndcg_exp_cut_10", "NDCG@10 with gain 2^grade - 1")                \
-    X(RR_BEST, "recip_rank_best", "reciprocal rank of the first best item")    \
-    X(HIT_1, "success_best_1", "a best item is first")                         \
-    X(HIT_10, "success_best_10", "a best item is among the first 10")          \
-    X(NDCG_LINEAR, "ndcg_cut_10", "NDCG@10 with the grade as gain")            \
-    X(RR, "recip_rank", "reciprocal rank of the first relevant item")          \
-    X(MAP, "map", "average precision")                                         \
-    X(P_10, "P_10", "relevant items among the first 10, over 10")              \
-    X(RECALL_10, "recall_10", "relevant items among the first 10, over all")   \
+#define MR_MEASURE_MAP(X)                                                    \
+    X(NDCG, "ndcg_exp_cut_10", "NDCG@10 with gain 2^grade - 1")              \
+    X(RR_BEST, "recip_rank_best", "reciprocal rank of the first best item")  \
+    X(HIT_1, "success_best_1", "a best item is first")                       \
+    X(HIT_10, "success_best_10", "a best item is among the first 10")        \
+    X(NDCG_LINEAR, "ndcg_cut_10", "NDCG@10 with the grade as gain")          \
+    X(RR, "recip_rank", "reciprocal rank of the first relevant item")        \
+    X(MAP, "map", "average precision")                                       \
+    X(P_10, "P_10", "relevant items among the first 10, over 10")            \
+    X(RECALL_10, "recall_10", "relevant items among the first 10, over all") \
     X(SUCCESS_10, "success_10", "a relevant item is among the first 10")
 
 typedef enum {
@@ -60,35 +60,35 @@ typedef struct {
     const mr_system_spec *systems;
     size_t n_systems;
     mr_split split;
-    size_t limit; /* rows per task, spread evenly over them; 0: all */
-    uint64_t seed; /* of ties, the random baseline and the intervals */
-    int threads;   /* 0: the CPUs of this process */
-    bool titles;   /* baselines read titles too */
-    const char *runs; /* folder for <task>.<system>.run and <task>.qrels; or NULL */
+    size_t limit;                    /* rows per task, spread evenly over them; 0: all */
+    uint64_t seed;                   /* of ties, the random baseline and the intervals */
+    int threads;                     /* 0: the CPUs of this process */
+    bool titles;                     /* baselines read titles too */
+    const char *runs;                /* folder for <task>.<system>.run and <task>.qrels; or NULL */
     mr_evaluation_progress progress; /* or NULL */
     void *progress_context;
 } mr_evaluation_options;
 
 typedef struct {
-    bool blank;          /* nothing to go by: figures are those of a shuffle */
-    double blend;        /* that the figures were made with */
-    bool untuned;        /* no rows of split valid to tune on: blend is 0 */
+    bool blank;                      /* nothing to go by: figures are those of a shuffle */
+    double blend;                    /* that the figures were made with */
+    bool untuned;                    /* no rows of split valid to tune on: blend is 0 */
     double *value[MR_MEASURE_COUNT]; /* [n_rows] */
     mr_system_work work;
     double item_bytes; /* that stand for one item; 0: not known */
 } mr_system_result;
 
 typedef struct {
-    const char *name; /* without its items file */
-    const char *items; /* file, or NULL */
+    const char *name;                 /* without its items file */
+    const char *items;                /* file, or NULL */
     size_t n_rows, n_people, n_valid; /* n_people: distinct; valid rows that blends were tuned on */
     double mean_candidates;
     bool cold;
     /* Share of the rows with a query of 3 words or more whose best item has the whole query in its
      * text: where it is high, the texts give the answers away. */
     double verbatim;
-    uint32_t *person;  /* [n_rows], MR_GROUP_NONE for nobody */
-    bool *same_family; /* [n_rows] */
+    uint32_t *person;         /* [n_rows], MR_GROUP_NONE for nobody */
+    bool *same_family;        /* [n_rows] */
     mr_system_result *system; /* [n_systems] */
 } mr_task_result;
 
@@ -108,7 +108,7 @@ typedef struct mr_evaluation {
     mr_split split;
     size_t limit;
     uint64_t seed;
-    char digest[65];       /* of the catalogue, from its manifest.json; "" without */
+    char digest[65];            /* of the catalogue, from its manifest.json; "" without */
     const char *catalogue_date; /* likewise */
 } mr_evaluation;
 

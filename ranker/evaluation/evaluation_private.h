@@ -39,8 +39,8 @@ typedef struct {
     size_t n_rows;
     mr_trec_run *run[MR_EVALUATION_MAX_SYSTEMS];
     /* Of the row at hand. */
-    size_t capacity;                             /* candidates */
-    double *scores[MR_EVALUATION_MAX_SYSTEMS];   /* before any blend; of base systems */
+    size_t capacity;                           /* candidates */
+    double *scores[MR_EVALUATION_MAX_SYSTEMS]; /* before any blend; of base systems */
     double *baseline[MR_BASELINE_COUNT];
     bool has_baseline[MR_BASELINE_COUNT];
     int64_t baseline_us[MR_BASELINE_COUNT];

@@ -64,8 +64,8 @@ static mr_status score_baseline(mr_evaluation_state *state, mr_baseline baseline
         return MR_OK;
     }
     const int64_t started = mr_clock_monotonic_us();
-    mr_status status = mr_lexical_system_score(state->lexical, baseline, row,
-                                               state->baseline[baseline], err);
+    mr_status status =
+        mr_lexical_system_score(state->lexical, baseline, row, state->baseline[baseline], err);
     state->baseline_us[baseline] = mr_clock_monotonic_us() - started;
     return status;
 }
@@ -138,11 +138,18 @@ bool mr_evaluation_order(mr_evaluation_state *state, const mr_task_row *row, con
                          const double *prior, double blend)
 {
     const size_t n = row->n_candidates;
-    bool different = false;
+    bool some = false, none = false, different = false;
+    double first = 0;
     mr_rng rng = mr_rng_seed(state->options->seed ^ mr_hash_xxh3(row->id.data, row->id.len));
     for (size_t i = 0; i < n; i++) {
         state->blended[i] = scores[i] + (prior && blend != 0 ? blend * prior[i] : 0);
-        different |= state->blended[i] != state->blended[0]; /* one that is not scored is */
+        if (isnan(state->blended[i])) {
+            none = true;
+        } else {
+            first = some ? first : state->blended[i];
+            some = true;
+            different |= state->blended[i] != first;
+        }
         state->keys[i] = (mr_sort_key){state->blended[i], mr_rng_u64(&rng), i};
     }
     qsort(state->keys, n, sizeof *state->keys, by_score);
@@ -150,7 +157,7 @@ bool mr_evaluation_order(mr_evaluation_state *state, const mr_task_row *row, con
         state->order[i] = state->keys[i].place;
         state->grades[i] = mr_task_grade(row, mr_task_candidate(row, state->order[i]));
     }
-    return different;
+    return different || (some && none);
 }
 
 void mr_evaluation_measure(const mr_evaluation_state *state, const mr_task_row *row,

@@ -163,6 +163,7 @@ mr_status mr_bpe_train(mr_bpe **out, const mr_bpe_options *options, mr_bpe_next 
     mr_tokenizer *tok = NULL;
     counting c = {.figures = &bpe->figures};
     bpe->style = options->words;
+    bpe->lowercase = options->lowercase;
     status = add_special(bpe, options, err);
     if (status == MR_OK)
         status = add_bytes(bpe, err);

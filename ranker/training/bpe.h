@@ -32,6 +32,7 @@
 #ifndef MR_RANKER_TRAINING_BPE_H
 #define MR_RANKER_TRAINING_BPE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -52,6 +53,7 @@ typedef struct {
     int32_t vocab_size;     /* special tokens and the 256 bytes included */
     uint64_t min_frequency; /* pairs that occur less often are not merged; 0 is 1 */
     mr_bpe_words words;
+    bool lowercase;             /* texts are read in lower case, now and by the tokenizer */
     const char *const *special; /* distinct, UTF-8, 1 to 255 bytes; borrowed during training */
     size_t n_special;
     const char *end_of_text; /* one of special, or NULL: eos_token of tokenizer_config.json */

@@ -43,6 +43,7 @@ typedef struct {
 
 struct mr_bpe {
     mr_bpe_words style;
+    bool lowercase;
     mr_bpe_strings tokens; /* by id; bytes spelled in the byte alphabet, as in the file */
     uint32_t n_special;
     uint32_t end_of_text; /* n_special: there is none */

@@ -94,7 +94,8 @@ void mr_bpe_print(const mr_bpe *bpe, mr_strbuf *out)
     mr_strbuf_puts(out, "{\n  \"version\": \"1.0\",\n  \"truncation\": null,\n"
                         "  \"padding\": null,\n");
     print_added(bpe, out);
-    mr_strbuf_puts(out, "  \"normalizer\": null,\n");
+    mr_strbuf_puts(out, bpe->lowercase ? "  \"normalizer\": {\n    \"type\": \"Lowercase\"\n  },\n"
+                                       : "  \"normalizer\": null,\n");
     print_pre_tokenizer(bpe, out);
     mr_strbuf_puts(out, "  \"post_processor\": null,\n  \"decoder\": {\n"
                         "    \"type\": \"ByteLevel\",\n    \"add_prefix_space\": true,\n"

@@ -147,6 +147,7 @@ typedef struct {
 
     /* bpe */
     int vocabulary;
+    bool lowercase; /* the tokenizer reads texts in lower case */
     char **special;
     size_t n_special;
 

@@ -138,6 +138,7 @@ static const cyaml_schema_field_t recipe_fields[] = {
     CYAML_FIELD_MAPPING("optimizer", OPTIONAL, mr_recipe, optimizer, optimizer_fields),
     CYAML_FIELD_MAPPING("checkpoint", OPTIONAL, mr_recipe, checkpoint, checkpoint_fields),
     INTEGER(mr_recipe, vocabulary),
+    CYAML_FIELD_BOOL("lowercase", OPTIONAL, mr_recipe, lowercase),
     LIST(mr_recipe, "special", special, n_special, text_entry, MAX_FILES),
     CYAML_FIELD_END};
 static const cyaml_schema_value_t recipe_value = {
@@ -231,6 +232,7 @@ const mr_recipe_reader mr_recipe_readers[] = {
     {"optimizer", TRAINED},
     {"checkpoint", TRAINED},
     {"vocabulary", BPE},
+    {"lowercase", BPE},
     {"special", BPE},
     {NULL, 0},
 };

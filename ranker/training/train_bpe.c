@@ -85,6 +85,7 @@ mr_status mr_train_bpe(const mr_recipe *recipe, const mr_train_options *opt,
     const mr_bpe_options options = {.vocab_size = recipe->vocabulary,
                                     .min_frequency = 2,
                                     .words = MR_BPE_QWEN2,
+                                    .lowercase = recipe->lowercase,
                                     .special = special,
                                     .n_special = n,
                                     .end_of_text = end_of_text(special, n)};

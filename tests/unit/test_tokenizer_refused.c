@@ -98,9 +98,9 @@ static void what_is_not_computed_is_refused_by_name(void **state)
          MR_UNSUPPORTED,
          "'end_of_word_suffix' is '</w>'"},
         {{.options = "\"new_option\":1,"}, MR_UNSUPPORTED, "the key 'new_option' is not known"},
-        {{.normalizer = "{\"type\":\"Lowercase\"}"},
+        {{.normalizer = "{\"type\":\"NFKC\"}"},
          MR_UNSUPPORTED,
-         "normalizer: the type 'Lowercase' is not supported; known are NFC"},
+         "normalizer: the type 'NFKC' is not supported; known are NFC"},
         {{.normalizer = "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFC\"},{\"type\":"
                         "\"NFKC\"}]}"},
          MR_UNSUPPORTED,

@@ -5,7 +5,7 @@ import random
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from . import corpus
 from .common import empty_folder, write_json, write_jsonl
@@ -20,6 +20,11 @@ TEXTS = [*corpus.BYTE_LEVEL, "", " ", " ".join(RUNS), "\x00\x01\x7f \u0085\u00a0
 
 # Every pair as frequent as every other one, several times over.
 TIES = [" ".join(map("".join, itertools.permutations(letters))) for letters in ("zyx", "bca")]
+
+# Capitals that are one character, two (\u0130), longer or shorter in lower case, title case, and
+# none.
+CAPITALS = [*corpus.BYTE_LEVEL, "ÀÉÎÕÜ ŒUVRE ΣΊΣΥΦΟΣ ОДИН", "\u0130stanbul \u0130\u0130 I\u0307",
+            "\u2126 \u212a \u212b \u023a \u023e \u1e9e \u01c5 \u01c4", "ⅠⅯ ⒶⓏ Ａ \U00010400\U00010427"]
 
 UNSEEN = [
     "The kettle that boils water is cheaper than the garden chair, isn't it?",
@@ -38,11 +43,13 @@ class Case:
     min_frequency: int = 2
     words: str = "gpt2"
     special: list[str] = field(default_factory=list)
+    lowercase: bool = False
 
 
 CASES = [
     Case("gpt2", TEXTS, 600, special=SPECIAL),
     Case("qwen2", TEXTS, 520, 1, "qwen2", ODD_SPECIAL),
+    Case("lowercase", CAPITALS, 420, words="qwen2", special=SPECIAL, lowercase=True),
     Case("ties", TIES, 280, 0),
     Case("used-up", TEXTS[:2], 4096, 12, special=SPECIAL[:3]),
 ]
@@ -54,6 +61,8 @@ def train(case: Case, texts: list[str]) -> Tokenizer:
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     else:
         tokenizer.pre_tokenizer = split_then_bytes(QWEN2_PATTERN)
+    if case.lowercase:
+        tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=case.vocab_size,
@@ -76,7 +85,7 @@ def write(root: Path) -> None:
         (folder / "tokenizer.json").write_text(trained, encoding="utf-8")
         write_json(folder / "options.json", {
             "vocab_size": case.vocab_size, "min_frequency": case.min_frequency,
-            "words": case.words, "special": case.special,
+            "words": case.words, "special": case.special, "lowercase": case.lowercase,
         })
         write_jsonl(folder / "texts.jsonl", [{"text": text} for text in case.texts])
         write_jsonl(folder / "cases.jsonl", [
