@@ -106,12 +106,9 @@ mr_status mr_user_config_load(mr_user_config *out, const char *path, mr_error *e
     return status;
 }
 
-mr_status mr_user_config_save(const mr_user_config *config, const char *path, mr_error *err)
+json_t *mr_user_config_to_json(const mr_user_config *config)
 {
     const mr_user_config *c = config;
-    mr_user_config read;
-    if ((unsigned)c->positions >= MR_USER_POSITIONS_COUNT)
-        return MR_FAIL(err, INVALID, "%s: unknown positions %d", path, (int)c->positions);
     json_t *root =
         json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s}", "model_type",
                   MODEL_TYPE, "item_dim", (json_int_t)c->item_dim, "hidden_size", (json_int_t)c->C,
@@ -120,14 +117,24 @@ mr_status mr_user_config_save(const mr_user_config *config, const char *path, mr
                   (json_int_t)c->H, "num_key_value_heads", (json_int_t)c->K, "head_dim",
                   (json_int_t)c->D, "intermediate_size", (json_int_t)c->F, "max_history",
                   (json_int_t)c->max_history, "position_embedding", position_names[c->positions]);
-    mr_status status = MR_OK;
     /* As the decimal that was meant, not the double next to the float. */
     char eps[32];
     snprintf(eps, sizeof eps, "%.7g", (double)c->eps);
-    if (!root || json_object_set_new(root, "rms_norm_eps", json_real(strtod(eps, NULL))) != 0)
-        status = MR_FAIL(err, NO_MEMORY, "%s: the configuration", path);
-    if (status == MR_OK)
-        status = mr_user_config_parse(&read, path, root, err);
+    if (root && json_object_set_new(root, "rms_norm_eps", json_real(strtod(eps, NULL))) != 0) {
+        json_decref(root);
+        root = NULL;
+    }
+    return root;
+}
+
+mr_status mr_user_config_save(const mr_user_config *config, const char *path, mr_error *err)
+{
+    mr_user_config read;
+    if ((unsigned)config->positions >= MR_USER_POSITIONS_COUNT)
+        return MR_FAIL(err, INVALID, "%s: unknown positions %d", path, (int)config->positions);
+    json_t *root = mr_user_config_to_json(config);
+    mr_status status = root ? mr_user_config_parse(&read, path, root, err)
+                            : MR_FAIL(err, NO_MEMORY, "%s: the configuration", path);
     if (status == MR_OK)
         status = mr_json_save_file(root, path, err);
     json_decref(root);

@@ -43,6 +43,8 @@ typedef struct {
 MR_NODISCARD mr_status mr_user_config_load(mr_user_config *out, const char *path, mr_error *err);
 MR_NODISCARD mr_status mr_user_config_parse(mr_user_config *out, const char *name,
                                             const json_t *root, mr_error *err);
+/* What config.json says; the caller owns it, NULL when memory is out. */
+json_t *mr_user_config_to_json(const mr_user_config *config);
 /* Writes config.json in one step. INVALID, naming the key, for a shape that load would refuse. */
 MR_NODISCARD mr_status mr_user_config_save(const mr_user_config *config, const char *path,
                                            mr_error *err);

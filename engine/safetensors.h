@@ -74,9 +74,14 @@ void mr_shape_text(int n_dims, const int64_t *shape, char out[MR_SHAPE_TEXT]);
 MR_NODISCARD mr_status mr_safetensors_write(const char *path, const mr_tensor *tensors, size_t n,
                                             const char *const *metadata, mr_error *err);
 
-/* The same for tensors that are produced piecewise, so that a file may be larger than memory:
- *     open (data and bytes of the tensors are ignored), append in order, commit or abandon.
- * Nothing is under the final name before commit. */
+/* Writes the tensors of one file into another, which may be the same path: weights (F32, F16, BF16)
+ * as dtype, one of these, rounded to nearest even; others as they are. Metadata is left behind. */
+MR_NODISCARD mr_status mr_safetensors_convert(const char *from, const char *to, mr_dtype dtype,
+                                              mr_error *err);
+
+/* As mr_safetensors_write, for tensors that are produced piecewise, so that a file may be larger
+ * than memory: open (data and bytes of the tensors are ignored), append in order, commit or
+ * abandon. Nothing is under the final name before commit. */
 typedef struct mr_safetensors_writer mr_safetensors_writer;
 MR_NODISCARD mr_status mr_safetensors_writer_open(mr_safetensors_writer **out, const char *path,
                                                   const mr_tensor *tensors, size_t n,

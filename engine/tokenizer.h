@@ -10,8 +10,8 @@
  * byte fallback (Llama-2, TinyLlama, Vicuna); normalisers NFC, Lowercase, Prepend, Replace,
  * Sequence; pre-tokenisers Split (regex), ByteLevel, Digits, Metaspace, Sequence; added tokens with
  * lstrip, rstrip, single_word, normalized; TemplateProcessing and ByteLevel post-processors;
- * ByteLevel, Metaspace, Replace, ByteFallback, Fuse, Strip, Sequence decoders. Anything else in the file is
- * UNSUPPORTED by name, never silently skipped; so are truncation and fixed padding.
+ * ByteLevel, Metaspace, Replace, ByteFallback, Fuse, Strip, Sequence decoders. Anything else in the
+ * file is UNSUPPORTED by name, never silently skipped; so are truncation and fixed padding.
  *
  * Equal means equal to tokenizers 0.23 on every text, with one exception: regexes other than those
  * of GPT-2, Qwen2 and Llama-3 take their \p{..} classes from PCRE2, whose Unicode may be older, so

@@ -2,9 +2,6 @@
  *
  * A step that changes nothing copies nothing: most text passes through as it came.
  * SPDX-License-Identifier: Apache-2.0 */
-#include <utf8proc.h>
-
-#include "core/utf8.h"
 #include "engine/tokenizer_private.h"
 
 /* What normalising may make of a text: Replace puts up to MR_TOK_MAX_SPLICE bytes for one. */
@@ -41,37 +38,6 @@ static mr_status replace(mr_tok_run *run, const mr_tok_normalizer *step, mr_str 
     return MR_OK;
 }
 
-/* Character by character, as Unicode maps each on its own: no final sigma, no language. The one
- * that becomes two is the dotted capital I. */
-static void lowercase(mr_str text, mr_strbuf *out, bool *changed)
-{
-    size_t copied = 0;
-    for (size_t i = 0; i < text.len;) {
-        const unsigned char byte = (unsigned char)text.data[i];
-        uint32_t from = byte, to;
-        size_t n = 1;
-        if (byte < 0x80) {
-            to = byte >= 'A' && byte <= 'Z' ? from + ('a' - 'A') : from;
-        } else {
-            n = mr_utf8_decode(text.data + i, text.len - i, &from);
-            n = n > 0 ? n : 1; /* the text was checked */
-            to = from == 0x130 ? 'i' : (uint32_t)utf8proc_tolower((utf8proc_int32_t)from);
-        }
-        if (to != from) {
-            char bytes[4];
-            mr_strbuf_append(out, text.data + copied, i - copied);
-            mr_strbuf_append(out, bytes, mr_utf8_encode(to, bytes));
-            if (from == 0x130)
-                mr_strbuf_append(out, "\xcc\x87", 2); /* the dot, combining */
-            copied = i + n;
-            *changed = true;
-        }
-        i += n;
-    }
-    if (*changed)
-        mr_strbuf_append(out, text.data + copied, text.len - copied);
-}
-
 mr_status mr_tok_normalize(mr_tok_run *run, mr_str text, mr_str *out)
 {
     const mr_tokenizer *tok = run->tok;
@@ -85,7 +51,7 @@ mr_status mr_tok_normalize(mr_tok_run *run, mr_str text, mr_str *out)
         mr_strbuf_clear(to);
         switch (step->kind) {
         case MR_NORMALIZE_NFC: status = mr_tok_nfc(run, text, to, &changed); break;
-        case MR_NORMALIZE_LOWERCASE: lowercase(text, to, &changed); break;
+        case MR_NORMALIZE_LOWERCASE: mr_tok_lowercase(text, to, &changed); break;
         case MR_NORMALIZE_PREPEND:
             mr_strbuf_append(to, step->text.data, step->text.len);
             mr_strbuf_append(to, text.data, text.len);

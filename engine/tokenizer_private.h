@@ -408,6 +408,8 @@ void mr_tok_run_done(mr_tok_run *run);
 mr_status mr_tok_normalize(mr_tok_run *run, mr_str text, mr_str *out);
 /* Appends the NFC of text; does nothing and says false in *changed when text is NFC already. */
 mr_status mr_tok_nfc(mr_tok_run *run, mr_str text, mr_strbuf *out, bool *changed);
+/* The same with lower case. text is valid UTF-8. */
+void mr_tok_lowercase(mr_str text, mr_strbuf *out, bool *changed);
 /* Appends the ids of a segment; at_start: it begins where the whole text does. */
 mr_status mr_tok_pretokenize(mr_tok_run *run, mr_str text, bool at_start);
 mr_status mr_tok_bpe(mr_tok_run *run, mr_str piece);

@@ -6,3 +6,5 @@ mr_test(baselines SOURCES unit/test_baselines.c LINK mr_evaluation LABELS unit)
 mr_test(linear_ranker SOURCES unit/test_linear_ranker.c LINK mr_evaluation LABELS unit)
 target_link_options(test_linear_ranker PRIVATE -Wl,--wrap=malloc -Wl,--wrap=calloc
                     -Wl,--wrap=realloc)
+mr_test(tasks SOURCES unit/test_tasks.c LINK mr_evaluation LABELS unit)
+mr_test(systems SOURCES unit/test_systems.c LINK mr_evaluation LABELS unit)

@@ -61,8 +61,12 @@ static int done(const char *command, mr_status status, mr_error *err, const char
 typedef struct {
     const char *spec, *llm, *item_encoder, *item_projector, *user_projector;
     const char *image_encoder, *image_projector, *user_encoder;
+    int dtype; /* index into dtype_choices */
     bool link, force, json;
 } create_options;
+
+static const char *const dtype_choices[] = {"keep", "f32", "f16", "bf16", NULL};
+static const mr_dtype dtypes[] = {MR_DTYPE_COUNT, MR_DTYPE_F32, MR_DTYPE_F16, MR_DTYPE_BF16};
 
 static int run_create(int argc, char **argv)
 {
@@ -82,6 +86,8 @@ static int run_create(int argc, char **argv)
                          "safetensors; none: identity"),
         MR_OPTION_STRING("user-projector", 0, "FILE", create_options, user_projector,
                          "safetensors; none: identity, without a user encoder the item's"),
+        MR_OPTION_CHOICE("dtype", 0, "TYPE", create_options, dtype, dtype_choices,
+                         "store all weights as f32, f16 or bf16 (keep: as they are)"),
         MR_OPTION_FLAG("link", 0, create_options, link, "hard-link the weights instead of copying"),
         MR_OPTION_FLAG("force", 0, create_options, force, "replace a bundle that is there"),
         MR_OPTION_FLAG("json", 0, create_options, json, "print JSON"),
@@ -115,6 +121,8 @@ static int run_create(int argc, char **argv)
                                                  .user_projector = opt.user_projector,
                                                  .user_encoder = opt.user_encoder,
                                                  .link = opt.link,
+                                                 .convert = opt.dtype != 0,
+                                                 .dtype = dtypes[opt.dtype],
                                                  .overwrite = opt.force};
         status = mr_bundle_create(argv[1], &create, &err);
     }

@@ -39,9 +39,10 @@ static const mr_option options[] = {
     MR_OPTION_CHOICE("split", 0, "SPLIT", evaluate_options, split, split_choices,
                      "rows that are measured; others are never looked at, but for fitting the "
                      "linear ranker (train) and tuning (valid)"),
-    MR_OPTION_FLAG("tune", 0, evaluate_options, tune,
-                   "also each bundle with its score blended with the prior, the weight chosen on "
-                   "rows of split valid"),
+    MR_OPTION_FLAG(
+        "tune", 0, evaluate_options, tune,
+        "also each whole bundle with its score blended with the prior, the weight chosen "
+        "on rows of split valid"),
     MR_OPTION_FLAG("no-family", 0, evaluate_options, no_family,
                    "also figures without rows whose answer shares its name's first word with an "
                    "item of the history (same_family)"),
@@ -133,7 +134,8 @@ static mr_status plan_systems(evaluate_plan *plan, const evaluate_options *opt, 
         mr_status status = mr_system_spec_parse(&plan->arena, opt->systems.value[i], spec, err);
         if (status != MR_OK)
             return status;
-        if (!opt->tune || spec->kind != MR_SYSTEM_BUNDLE || spec->tune || spec->blend != 0)
+        if (!opt->tune || spec->kind != MR_SYSTEM_BUNDLE || spec->tune || spec->blend != 0 ||
+            spec->variant.no_user || spec->variant.no_query)
             continue;
         status = mr_system_spec_tuned(&plan->arena, spec, &plan->system[plan->n_systems++], err);
         if (status != MR_OK)
@@ -143,34 +145,36 @@ static mr_status plan_systems(evaluate_plan *plan, const evaluate_options *opt, 
 }
 
 /* How to make a page again, without the folders of this machine. */
-static void put_command(mr_strbuf *out, const evaluate_options *opt, const evaluate_plan *plan)
+static void put_system(mr_strbuf *out, const char *text)
+{
+    const size_t head = strcspn(text, ",");
+    size_t kind = strcspn(text, ":");
+    kind = kind < head ? kind + 1 : 0;
+    size_t end = head;
+    while (end > kind && text[end - 1] == '/')
+        end--;
+    size_t base = end;
+    while (base > kind && text[base - 1] != '/')
+        base--;
+    mr_strbuf_puts(out, " \\\n        --system '");
+    mr_strbuf_append(out, text, kind);
+    mr_strbuf_append(out, text + base, end - base);
+    for (const char *part = text + head; *part;) {
+        const size_t len = 1 + strcspn(part + 1, ",");
+        if (strncmp(part, ",store=", 7) == 0)
+            mr_strbuf_puts(out, ",store=URL");
+        else
+            mr_strbuf_append(out, part, len);
+        part += len;
+    }
+    mr_strbuf_puts(out, "'");
+}
+
+static void put_command(mr_strbuf *out, const evaluate_options *opt)
 {
     mr_strbuf_printf(out, "mixrank evaluate --catalogue CATALOGUE --task %s", opt->task);
-    for (size_t i = 0; i < opt->systems.n; i++) {
-        const char *text = opt->systems.value[i];
-        const char *colon = strchr(text, ':');
-        mr_strbuf_puts(out, " \\\n        --system '");
-        if (colon && colon < text + strcspn(text, ",")) {
-            const char *end = colon + strcspn(colon, ",");
-            const char *base = end;
-            while (end - 1 > colon && end[-1] == '/')
-                end--;
-            for (base = end; base - 1 > colon && base[-1] != '/'; base--)
-                ;
-            mr_strbuf_append(out, text, (size_t)(colon + 1 - text));
-            mr_strbuf_append(out, base, (size_t)(end - base));
-            text = colon + strcspn(colon, ",");
-        }
-        /* Options, without the URL of a store. */
-        while (*text) {
-            const size_t len = strcspn(text + 1, ",") + 1;
-            mr_strbuf_append(out, text, strncmp(text, ",store=", 7) == 0 ? strlen(",store=") : len);
-            mr_strbuf_puts(out, strncmp(text, ",store=", 7) == 0 ? "URL" : "");
-            text += len;
-        }
-        mr_strbuf_puts(out, "'");
-    }
-    (void)plan;
+    for (size_t i = 0; i < opt->systems.n; i++)
+        put_system(out, opt->systems.value[i]);
     if (opt->against)
         mr_strbuf_printf(out, " \\\n        --against '%s'", opt->against);
     mr_strbuf_puts(out, opt->tune ? " --tune" : "");
@@ -184,10 +188,10 @@ static void put_command(mr_strbuf *out, const evaluate_options *opt, const evalu
 }
 
 static mr_status write_page(const mr_evaluation *evaluation, const mr_report_options *report,
-                            const evaluate_options *opt, const evaluate_plan *plan, mr_error *err)
+                            const evaluate_options *opt, mr_error *err)
 {
     mr_strbuf page = {0}, command = {0};
-    put_command(&command, opt, plan);
+    put_command(&command, opt);
     mr_status status = command.failed
                            ? MR_FAIL(err, NO_MEMORY, "a page")
                            : mr_report_markdown(evaluation, report, command.data, &page, err);
@@ -225,7 +229,7 @@ static void warn(const mr_evaluation *evaluation, bool json)
     if (untrained)
         mr_command_warn_untrained(help.name, !json);
     for (size_t t = 0; t < evaluation->n_tasks; t++)
-        if (evaluation->tasks[t].verbatim > 0.5)
+        if (evaluation->tasks[t].verbatim > 0.25)
             fprintf(stderr,
                     "mixrank evaluate: warning: in %.0f %% of the rows of task %s with a query of "
                     "3 words or more the answer's text has the whole query; is another items file "
@@ -274,7 +278,7 @@ static mr_status evaluate(const evaluate_options *opt, mr_error *err)
     warn(evaluation, opt->json);
     status = print_report(evaluation, &report, opt, err);
     if (status == MR_OK && opt->markdown)
-        status = write_page(evaluation, &report, opt, plan, err);
+        status = write_page(evaluation, &report, opt, err);
 out:
     mr_evaluation_free(evaluation);
     mr_arena_done(&plan->arena);

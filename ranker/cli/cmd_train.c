@@ -206,6 +206,8 @@ static void print_steps(const watcher *w, const mr_train_summary *s, double seco
     printf("; loss %.4f", s->loss);
     if (!isnan(s->valid_loss))
         printf(", valid %.4f", s->valid_loss);
+    if (s->passed_over)
+        printf("; %" PRIu64 " rows without a picture passed over", s->passed_over);
 }
 
 static void print_summary(const train_options *opt, const mr_recipe *recipe, const watcher *w,
@@ -221,6 +223,7 @@ static void print_summary(const train_options *opt, const mr_recipe *recipe, con
             json_object_set_new(root, "out", mr_command_json_text(mr_str_of(opt->out)));
             json_object_set_new(root, "valid_loss",
                                 isnan(s->valid_loss) ? json_null() : json_real(s->valid_loss));
+            json_object_set_new(root, "passed_over", json_integer((json_int_t)s->passed_over));
         }
         mr_command_print_json(root);
         return;

@@ -68,8 +68,8 @@ mr_status mr_bundle_system_make_means(mr_bundle_system *system, const uint8_t *n
             ids[n] = mr_tasks_item(system->tasks, (uint32_t)i)->id;
             item[n++] = (uint32_t)i;
         }
-    system->slot = calloc(n_items, sizeof *system->slot);
-    system->mean = calloc(n ? n * spec->dim : 1, sizeof *system->mean);
+    system->slot = calloc(n_items + 1, sizeof *system->slot);
+    system->mean = calloc(n * spec->dim + 1, sizeof *system->mean);
     if (!system->slot || !system->mean)
         return MR_FAIL(err, NO_MEMORY, "means of %zu items", n);
     mean_visit visit = {.system = system, .item = item, .values = values};

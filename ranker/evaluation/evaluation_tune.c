@@ -54,7 +54,7 @@ static mr_status collect(mr_evaluation_state *state, const bool *wanted, tuning 
         for (size_t i = 0; i < state->evaluation->n_systems; i++) {
             const mr_system_spec *spec = &state->evaluation->systems[i];
             tuning *one = &all[i];
-            if (!spec->tune)
+            if (!spec->tune || !one->first)
                 continue;
             const double *score = state->scores[state->base[i]];
             const double *prior = state->baseline[spec->prior];

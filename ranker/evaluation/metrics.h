@@ -19,8 +19,8 @@
  *
  * Relevant means: a grade of at least `level` (trec_eval -l, there 1 by default). A document that
  * nobody judged has grade 0; grades below 0 gain nothing. A query without any relevant label has 0
- * in all of them. Ties are the caller's: a list comes in as it is to be counted (systems.h says how
- * we break them; trec_eval takes the greater id first, whatever the run's ranks say).
+ * in all of them. Ties are the caller's: a list comes in as it is to be counted (evaluation.h says
+ * how we break them; trec_eval takes the greater id first, whatever the run's ranks say).
  * Threads: pure.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef MR_RANKER_EVALUATION_METRICS_H

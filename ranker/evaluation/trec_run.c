@@ -3,6 +3,7 @@
 #include "ranker/evaluation/trec_run.h"
 
 #include <errno.h>
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 
@@ -56,7 +57,7 @@ mr_status mr_trec_run_write(FILE *out, const mr_tasks *tasks, const mr_task_row 
             break;
         const mr_str id = mr_tasks_item(tasks, mr_task_candidate(row, order[place]))->id;
         const double score = scores[order[place]];
-        float written = isnan(score) ? above : (float)score;
+        float written = isnan(score) ? above : (float)fmax(fmin(score, (double)FLT_MAX), -1e38);
         if (isinf(above) && isnan(score))
             written = 0;
         else if (written >= above)

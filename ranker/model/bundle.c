@@ -16,8 +16,7 @@
 #include "ranker/model/bundle_write.h"
 #include "ranker/model/parts.h"
 
-#define BUNDLE_FORMAT      1
-#define DEFAULT_MAX_LENGTH 2048
+#define BUNDLE_FORMAT 1
 
 static const char *const bundle_keys[] = {
     "format", "name",       "version",  "mode",      "llm",         "prefix",
@@ -241,7 +240,7 @@ static mr_status read_root(mr_bundle *bundle, mr_error *err)
     bundle->name = mr_json_string(&cur, "name", NULL, true);
     bundle->version = mr_json_string(&cur, "version", "0", false);
     const char *mode = mr_json_string(&cur, "mode", NULL, true);
-    bundle->max_length = (size_t)mr_json_int(&cur, "max_length", 8, 131072, DEFAULT_MAX_LENGTH);
+    bundle->max_length = (size_t)mr_json_int(&cur, "max_length", 8, 131072, MR_BUNDLE_MAX_LENGTH);
     bundle->untrained = mr_json_bool(&cur, "untrained", false);
     (void)mr_json_array(&cur, "prefix", true);
     (void)mr_json_array(&cur, "suffix", true);

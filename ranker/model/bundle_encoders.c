@@ -13,12 +13,8 @@
 #include "encoders/space.h"
 #include "engine/untrained.h"
 
-#define DEFAULT_TOKENS         1
-#define DEFAULT_MAX_TOKENS     512
-#define DEFAULT_HISTORY_TOKENS 16
-#define DEFAULT_ORDER          "set"
-#define DEFAULT_FEATURE_LAYER  (-2) /* LLaVA's */
-#define MAX_DIM                16384
+#define DEFAULT_FEATURE_LAYER (-2) /* LLaVA's */
+#define MAX_DIM               16384
 /* As many as one record can hold (featurestore/record.h): a user's are stored too. */
 #define MAX_TOKENS 1024
 
@@ -32,10 +28,11 @@ static mr_status read_causal(mr_bundle *bundle, mr_json_cursor *cur, mr_encoder_
     mr_json_only(cur, known);
     out->kind = MR_ENCODER_CAUSAL_LAST_N;
     out->path = mr_json_string(cur, "path", NULL, true);
-    out->tokens = (int)mr_json_int(cur, "tokens", 1, MR_TEXT_ENCODER_MAX_TOKENS, DEFAULT_TOKENS);
+    out->tokens =
+        (int)mr_json_int(cur, "tokens", 1, MR_TEXT_ENCODER_MAX_TOKENS, MR_BUNDLE_ITEM_TOKENS);
     out->text = mr_json_array(cur, "text", true);
-    out->max_tokens = (int)mr_json_int(cur, "max_tokens", 2, 32768, DEFAULT_MAX_TOKENS);
-    out->append_eos = mr_json_bool(cur, "append_eos", true);
+    out->max_tokens = (int)mr_json_int(cur, "max_tokens", 2, 32768, MR_BUNDLE_ITEM_LENGTH);
+    out->append_eos = mr_json_bool(cur, "append_eos", MR_BUNDLE_APPEND_EOS);
     out->dim = (size_t)mr_json_int(cur, "dim", 1, MAX_DIM, MR_JSON_REQUIRED);
     return cur->status;
 }
@@ -47,7 +44,7 @@ static mr_status read_external(mr_bundle *bundle, mr_json_cursor *cur, mr_encode
     mr_json_only(cur, known);
     out->kind = MR_ENCODER_EXTERNAL;
     out->name = mr_json_string(cur, "name", NULL, true);
-    out->tokens = (int)mr_json_int(cur, "tokens", 1, MAX_TOKENS, DEFAULT_TOKENS);
+    out->tokens = (int)mr_json_int(cur, "tokens", 1, MAX_TOKENS, MR_BUNDLE_ITEM_TOKENS);
     out->dim = (size_t)mr_json_int(cur, "dim", 1, MAX_DIM, MR_JSON_REQUIRED);
     out->normalised = mr_json_bool(cur, "normalised", false);
     return cur->status;
@@ -97,8 +94,9 @@ static mr_status read_history(mr_bundle *bundle, mr_json_cursor *cur, mr_encoder
     static const char *const known[] = {"kind", "tokens", "order", "path", "dim", NULL};
     mr_json_only(cur, known);
     out->kind = MR_ENCODER_HISTORY;
-    out->tokens = (int)mr_json_int(cur, "tokens", 1, 256, DEFAULT_HISTORY_TOKENS);
-    const char *order = mr_json_string(cur, "order", DEFAULT_ORDER, false);
+    out->tokens =
+        (int)mr_json_int(cur, "tokens", 1, MR_BUNDLE_HISTORY_MOST, MR_BUNDLE_HISTORY_TOKENS);
+    const char *order = mr_json_string(cur, "order", MR_BUNDLE_HISTORY_ORDER, false);
     out->path = mr_json_string(cur, "path", NULL, false);
     out->dim = (size_t)mr_json_int(cur, "dim", 1, MAX_DIM, out->path ? MR_JSON_REQUIRED : 0);
     if (cur->status != MR_OK)
@@ -135,7 +133,7 @@ static mr_status read_clip(mr_bundle *bundle, mr_json_cursor *cur, mr_encoder_sp
     out->kind = MR_ENCODER_CLIP;
     out->path = mr_json_string(cur, "path", NULL, true);
     out->feature_layer = (int)mr_json_int(cur, "feature_layer", -1000, 1000, DEFAULT_FEATURE_LAYER);
-    out->tokens = (int)mr_json_int(cur, "tokens", 1, MAX_TOKENS, DEFAULT_TOKENS);
+    out->tokens = (int)mr_json_int(cur, "tokens", 1, MAX_TOKENS, MR_BUNDLE_ITEM_TOKENS);
     out->dim = (size_t)mr_json_int(cur, "dim", 1, MAX_DIM, MR_JSON_REQUIRED);
     if (cur->status == MR_OK && mr_image_encoder_side(out->tokens) == 0)
         return MR_FAIL(cur->err, INVALID,
@@ -224,12 +222,12 @@ json_t *mr_bundle_space_description(const json_t *root, const char *encoder, mr_
 
     /* Defaults first, so that writing one out makes no other space. The number of tokens of an
      * external vector is a bound and not a property. */
-    json_t *out = is_causal ? json_pack("{s:i, s:i, s:b}", "tokens", DEFAULT_TOKENS, "max_tokens",
-                                        DEFAULT_MAX_TOKENS, "append_eos", 1)
-                  : is_clip ? json_pack("{s:i, s:i}", "tokens", DEFAULT_TOKENS, "feature_layer",
-                                        DEFAULT_FEATURE_LAYER)
-                  : is_history ? json_pack("{s:i, s:s}", "tokens", DEFAULT_HISTORY_TOKENS, "order",
-                                           DEFAULT_ORDER)
+    json_t *out = is_causal    ? json_pack("{s:i, s:i, s:b}", "tokens", MR_BUNDLE_ITEM_TOKENS,
+                                           "max_tokens", MR_BUNDLE_ITEM_LENGTH, "append_eos", 1)
+                  : is_clip    ? json_pack("{s:i, s:i}", "tokens", MR_BUNDLE_ITEM_TOKENS,
+                                           "feature_layer", DEFAULT_FEATURE_LAYER)
+                  : is_history ? json_pack("{s:i, s:s}", "tokens", MR_BUNDLE_HISTORY_TOKENS,
+                                           "order", MR_BUNDLE_HISTORY_ORDER)
                                : json_pack("{s:b}", "normalised", 0);
     int failed = !out;
     for (size_t i = 0; !failed && keys[i]; i++) {

@@ -239,6 +239,14 @@ static mr_status place_projector(mr_arena *arena, json_t *root, const char *bund
     return mr_folder_place(from, to, link_it, err);
 }
 
+static mr_status convert_file(void *context, const char *path, const char *relative, mr_error *err)
+{
+    const mr_bundle_create_options *opt = context;
+    (void)relative;
+    return mr_ends_with(path, ".safetensors") ? mr_safetensors_convert(path, path, opt->dtype, err)
+                                              : MR_OK;
+}
+
 static mr_status assemble(mr_arena *arena, const char *folder, const mr_bundle_create_options *opt,
                           mr_error *err)
 {
@@ -279,6 +287,8 @@ static mr_status assemble(mr_arena *arena, const char *folder, const mr_bundle_c
     if (status == MR_OK)
         status =
             place_projector(arena, root, folder, "image", opt->image_projector, opt->link, err);
+    if (status == MR_OK && opt->convert)
+        status = mr_folder_walk(folder, convert_file, (void *)(uintptr_t)opt, err);
     if (status == MR_OK)
         status = mr_json_save_file(root, path, err);
     if (status == MR_OK)

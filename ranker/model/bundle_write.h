@@ -8,6 +8,7 @@
 
 #include "core/error.h"
 #include "core/json.h"
+#include "engine/dtype.h"
 
 typedef struct {
     const json_t *spec;        /* bundle.json without spaces, files and golden: completed here */
@@ -19,6 +20,8 @@ typedef struct {
      */
     const char *item_projector, *user_projector, *image_projector;
     bool link;
+    bool convert; /* all weights to `dtype`: F32, F16 or BF16 */
+    mr_dtype dtype;
     bool overwrite; /* a bundle that is there; any other folder is never replaced */
 } mr_bundle_create_options;
 

@@ -18,6 +18,16 @@
 #include "engine/tokenizer.h"
 #include "ranker/model/bundle.h"
 
+/* What a bundle.json means that leaves them out: for serving, and for training, which reads the
+ * same file. */
+#define MR_BUNDLE_MAX_LENGTH     2048
+#define MR_BUNDLE_ITEM_TOKENS    1
+#define MR_BUNDLE_ITEM_LENGTH    512
+#define MR_BUNDLE_APPEND_EOS     true
+#define MR_BUNDLE_HISTORY_TOKENS 16
+#define MR_BUNDLE_HISTORY_ORDER  "set"
+#define MR_BUNDLE_HISTORY_MOST   256 /* items that may stand for a user */
+
 typedef enum {
     MR_ENCODER_NONE,
     MR_ENCODER_CAUSAL_LAST_N,

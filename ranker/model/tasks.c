@@ -274,9 +274,14 @@ static mr_status arrange(row_reader *reader, mr_error *err)
     return MR_OK;
 }
 
+static bool is_items_alone(const mr_tasks_options *options)
+{
+    return options->n_tasks == 0 && options->splits == 0;
+}
+
 static mr_status check_options(const mr_tasks_options *options, mr_error *err)
 {
-    if (options->n_tasks == 0 || options->n_tasks > MR_TASKS_MAX)
+    if ((options->n_tasks == 0 && !is_items_alone(options)) || options->n_tasks > MR_TASKS_MAX)
         return MR_FAIL(err, INVALID, "%zu tasks, expected 1 to %d", options->n_tasks, MR_TASKS_MAX);
     for (size_t i = 0; i < options->n_tasks; i++) {
         /* The name becomes that of a file. */
@@ -333,7 +338,7 @@ static mr_status read_all(row_reader *reader, const char *folder, mr_error *err)
     if (!path)
         return MR_FAIL(err, NO_MEMORY, "a path");
     mr_status status = mr_tasks_read_items(tasks, path, err);
-    if (status != MR_OK)
+    if (status != MR_OK || is_items_alone(reader->options))
         return status;
     reader->seen = calloc(tasks->item_ids.n, sizeof *reader->seen);
     const char *queries = reader->options->queries ? reader->options->queries : "queries.jsonl";

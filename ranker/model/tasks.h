@@ -71,7 +71,7 @@ typedef struct {
     const char *const *tasks; /* names; at most MR_TASKS_MAX, each once */
     size_t n_tasks;
     unsigned splits; /* bit (1 << split) for each one to keep */
-} mr_tasks_options;
+} mr_tasks_options;  /* no task and no split: the items alone, without queries.jsonl */
 
 /* NOT_FOUND for a task without any row, of any split, with the tasks that there are. A task that
  * has rows, but none of these splits, has none here. */

@@ -38,24 +38,36 @@ static const char *step_folder(mr_arena *arena, const char *out, int64_t step)
     return mr_path_join(arena, out, name);
 }
 
+/* 0 for what is not named as a checkpoint is. */
+static int64_t step_of(const char *name)
+{
+    char same[64];
+    if (strncmp(name, PREFIX, sizeof PREFIX - 1) != 0)
+        return 0;
+    const long long step = strtoll(name + sizeof PREFIX - 1, NULL, 10);
+    snprintf(same, sizeof same, PREFIX "%08lld", step);
+    return step > 0 && strcmp(same, name) == 0 ? step : 0;
+}
+
+static bool is_whole(const char *out, int64_t step)
+{
+    mr_arena arena = {0};
+    const char *folder = step_folder(&arena, out, step);
+    const char *state = folder ? mr_path_join(&arena, folder, STATE) : NULL;
+    const bool whole = state && mr_file_exists(state);
+    mr_arena_done(&arena);
+    return whole;
+}
+
 /* The largest step below `below` that has a whole checkpoint; 0 when there is none. */
 static int64_t newest_before(const char *out, int64_t below)
 {
     int64_t newest = 0;
     DIR *dir = opendir(out);
     for (struct dirent *entry; dir && (entry = readdir(dir));) {
-        if (strncmp(entry->d_name, PREFIX, sizeof PREFIX - 1) != 0)
-            continue;
-        char *end;
-        const long long step = strtoll(entry->d_name + sizeof PREFIX - 1, &end, 10);
-        if (*end || step <= newest || step >= below)
-            continue;
-        mr_arena arena = {0};
-        const char *folder = step_folder(&arena, out, step);
-        const char *state = folder ? mr_path_join(&arena, folder, STATE) : NULL;
-        if (state && mr_file_exists(state))
+        const int64_t step = step_of(entry->d_name);
+        if (step > newest && step < below && is_whole(out, step))
             newest = step;
-        mr_arena_done(&arena);
     }
     if (dir)
         closedir(dir);
@@ -101,16 +113,29 @@ static void remove_step(const char *out, int64_t step)
 {
     mr_arena arena = {0};
     const char *folder = step_folder(&arena, out, step);
+    const char *state = folder ? mr_path_join(&arena, folder, STATE) : NULL;
+    /* First what makes it a checkpoint: being killed here must not leave a part of one. */
+    if (state)
+        (void)unlink(state);
     if (folder)
         remove_folder(folder);
     mr_arena_done(&arena);
 }
 
-/* Older ones beyond those to keep, and later ones: of a run that was begun anew. */
+/* Older ones beyond those to keep, later ones, which are of a run that was begun anew, and what is
+ * left where a run was killed while it removed one. */
 static void remove_others(const mr_trainer *t, int64_t newest)
 {
     const char *out = t->opt->out;
     int64_t step = INT64_MAX;
+    DIR *dir = opendir(out);
+    for (struct dirent *entry; dir && (entry = readdir(dir));) {
+        const int64_t other = step_of(entry->d_name);
+        if (other > 0 && !is_whole(out, other))
+            remove_step(out, other);
+    }
+    if (dir)
+        closedir(dir);
     for (int kept = 0; (step = newest_before(out, step)) > 0;) {
         if (step > newest || kept++ >= t->recipe->checkpoint.keep)
             remove_step(out, step);
@@ -154,8 +179,8 @@ out:
 
 /* ---- Reading --------------------------------------------------------------------------------- */
 
-static mr_status read_state(const mr_trainer *t, const char *path, mr_checkpoint_state *out,
-                            mr_error *err)
+static mr_status read_state(const mr_trainer *t, const char *path, int64_t step,
+                            mr_checkpoint_state *out, mr_error *err)
 {
     json_t *json = NULL;
     mr_status status = mr_json_load_file(&json, path, MR_JSON_MAX_CONFIG, err);
@@ -170,6 +195,9 @@ static mr_status read_state(const mr_trainer *t, const char *path, mr_checkpoint
     if (json_object_get(json, "valid_loss"))
         out->valid_loss = mr_json_real(&cur, "valid_loss", -1e300, 1e300, (double)NAN);
     status = cur.status;
+    if (status == MR_OK && out->step != step)
+        status = MR_FAIL(err, CORRUPT, "'%s' is of step %" PRId64 ", its folder of step %" PRId64,
+                         path, out->step, step);
     if (status == MR_OK && strcmp(digest, t->recipe->digest) != 0)
         status = MR_FAIL(err, MISMATCH,
                          "'%s' is of another recipe (%s, this one is %s): train into another "
@@ -219,7 +247,7 @@ mr_status mr_checkpoint_resume(mr_trainer *t, mr_checkpoint_state *state, mr_err
     const char *folder = step_folder(&arena, t->opt->out, step);
     const char *moments = folder ? mr_path_join(&arena, folder, MOMENTS) : NULL;
     const char *trainer = folder ? mr_path_join(&arena, folder, STATE) : NULL;
-    mr_status status = moments && trainer ? read_state(t, trainer, state, err)
+    mr_status status = moments && trainer ? read_state(t, trainer, step, state, err)
                                           : MR_FAIL(err, NO_MEMORY, "reading '%s'", t->opt->out);
     if (status == MR_OK)
         status = read_moments(t, moments, err);
@@ -231,8 +259,19 @@ mr_status mr_checkpoint_resume(mr_trainer *t, mr_checkpoint_state *state, mr_err
         status = read_part(t, &t->item_projector, false, folder, &arena, err);
     if (status == MR_OK)
         status = read_part(t, &t->user_projector, false, folder, &arena, err);
+    if (status == MR_OK)
+        status = read_part(t, &t->image_projector, false, folder, &arena, err);
+    if (status == MR_OK)
+        status = read_part(t, &t->user, true, folder, &arena, err);
+    if (status == MR_OK && mr_trainer_trains(t, &t->vision))
+        status = read_part(t, &t->vision, true, folder, &arena, err);
+    if (status != MR_OK && status != MR_MISMATCH && status != MR_NO_MEMORY)
+        mr_error_prefix(err, status, "resuming (remove '%s' to go on from an older checkpoint)",
+                        folder);
+    else if (status != MR_OK)
+        mr_error_prefix(err, status, "resuming");
     mr_arena_done(&arena);
-    return status == MR_OK ? status : mr_error_prefix(err, status, "resuming");
+    return status;
 }
 
 mr_status mr_checkpoint_publish(const mr_trainer *t, mr_error *err)

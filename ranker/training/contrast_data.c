@@ -68,7 +68,8 @@ static mr_status add_text(reader *r, const char *name, mr_str text, size_t *out,
     const int32_t eos = spec->item_append_eos ? r->trainer->encoder.decoder.config.eos_id : -1;
     *out = r->data->texts.n;
     return mr_text_table_add(&r->data->texts, spec->item_text, (mr_fields){&field, 1},
-                             r->trainer->recipe->max_tokens, eos, &r->prompt, err);
+                             spec->item_tokens, r->trainer->recipe->max_tokens, eos, &r->prompt,
+                             err);
 }
 
 static mr_status read_pair(reader *r, const char *path, const json_t *row, mr_error *err)
@@ -128,11 +129,12 @@ static int by_section(const void *x, const void *y)
     return (a->a > b->a) - (a->a < b->a);
 }
 
-/* Sorts pairs by section and cuts each section into whole blocks; what is left over of a section
- * takes part in epochs whose shuffle brings it in. */
+/* Sorts pairs by section and cuts each section into whole blocks; fewer than BLOCK pairs at the end
+ * of a section are left out. */
 static mr_status make_blocks(mr_contrast_data *data, mr_error *err)
 {
-    qsort(data->pair, data->n_pairs, sizeof *data->pair, by_section);
+    if (data->n_pairs > 0)
+        qsort(data->pair, data->n_pairs, sizeof *data->pair, by_section);
     data->section_begin = calloc(data->n_pairs + 1, sizeof(size_t));
     data->block_section = calloc(data->n_pairs / BLOCK + 1, sizeof(size_t));
     data->block_index = calloc(data->n_pairs / BLOCK + 1, sizeof(size_t));
@@ -171,8 +173,9 @@ static mr_status read_items(reader *r, mr_error *err)
     data->first_item = data->texts.n;
     for (uint32_t i = 0; i < mr_lists_n_items(&data->lists); i++) {
         const mr_item *item = mr_lists_item(&data->lists, i);
-        mr_status status = mr_text_table_add(&data->texts, spec->item_text, item->fields,
-                                             r->trainer->recipe->max_tokens, eos, &r->prompt, err);
+        mr_status status =
+            mr_text_table_add(&data->texts, spec->item_text, item->fields, spec->item_tokens,
+                              r->trainer->recipe->max_tokens, eos, &r->prompt, err);
         if (status != MR_OK)
             return mr_error_prefix(err, status, "item '%.*s'", MR_STR_ARG(item->id));
     }
@@ -217,6 +220,11 @@ static mr_status read_queries(reader *r, mr_error *err)
 mr_status mr_contrast_data_open(mr_contrast_data **out, const mr_trainer *trainer, mr_error *err)
 {
     const mr_recipe *recipe = trainer->recipe;
+    if (recipe->data.users_weight > 0 && recipe->data.n_lists == 0)
+        return MR_FAIL(err, INVALID,
+                       "data.users_weight is %g: baskets are drawn beside data.lists, whose items "
+                       "they are made of, and the recipe has none",
+                       recipe->data.users_weight);
     mr_contrast_data *data = calloc(1, sizeof *data);
     if (!data)
         return MR_FAIL(err, NO_MEMORY, "data of pairs");

@@ -18,8 +18,8 @@ mr_status mr_item_texts_open(mr_text_table *out, const mr_trainer *t, const mr_l
     mr_status status = MR_OK;
     for (uint32_t i = 0; status == MR_OK && i < mr_lists_n_items(lists); i++) {
         const mr_item *item = mr_lists_item(lists, i);
-        status = mr_text_table_add(out, spec->item_text, item->fields, spec->item_max_tokens, eos,
-                                   &prompt, err);
+        status = mr_text_table_add(out, spec->item_text, item->fields, spec->item_tokens,
+                                   spec->item_max_tokens, eos, &prompt, err);
         if (status != MR_OK)
             mr_error_prefix(err, status, "item '%.*s'", MR_STR_ARG(item->id));
     }

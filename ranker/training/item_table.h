@@ -10,6 +10,19 @@
 #include "ranker/training/text_table.h"
 #include "ranker/training/trainer_private.h"
 
+/* Embedding tokens of items: [T][dim] for each. */
+typedef struct {
+    const float *tokens; /* row `place[item]`, or row `item` where place is NULL */
+    const uint32_t *place;
+    size_t T, dim;
+} mr_item_tokens;
+
+static inline const float *mr_item_tokens_of(const mr_item_tokens *tokens, uint32_t item)
+{
+    const size_t row = tokens->place ? tokens->place[item] : item;
+    return tokens->tokens + row * tokens->T * tokens->dim;
+}
+
 /* Texts of all items, in their order. */
 MR_NODISCARD mr_status mr_item_texts_open(mr_text_table *out, const mr_trainer *trainer,
                                           const mr_lists *lists, mr_error *err);

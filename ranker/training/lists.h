@@ -1,9 +1,10 @@
 /* lists.h - the ranked lists of a recipe, and the rule of what may be trained on.
  *
  * Rows come from folders like the demo catalogue's (ranker/model/tasks.h), splits train and valid
- * only. Items and people have folds. A row of split train that names an item of fold "test" in its
- * candidates, labels or history, or that a person of fold other than "train" asks, is refused: what
- * is measured later must not have been learned. data.transductive allows items, never people.
+ * only. Items and people have folds. A row of split train that a person of fold other than "train"
+ * asks, a row of split valid that one of fold "test" asks, and a row of either that names an item
+ * of fold "test" in its candidates, labels or history, is refused: what is measured later must be
+ * neither learned nor tuned on. data.transductive allows items, never people.
  * Private to ranker/training. Threads: read-only after open.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef MR_RANKER_TRAINING_LISTS_H
@@ -22,17 +23,21 @@ typedef struct {
 typedef struct {
     uint32_t *item; /* owned; ascending */
     size_t n;
+    uint32_t *given; /* [n_given], owned: as the file has them, newest last */
+    size_t n_given;
 } mr_lists_basket;
 
 typedef struct {
     mr_tasks **tasks; /* one per source, of equal items */
     mr_lists_source *source;
     size_t n_sources;
-    /* Of data.users: baskets of people of fold train, cut to items that may be trained on. */
-    mr_lists_basket *basket;
-    size_t n_baskets;
+    /* Of data.users: baskets of people of fold train, and of fold valid, cut to items that may be
+     * trained on; of two items at least. */
+    mr_lists_basket *basket, *valid;
+    size_t n_baskets, n_valid;
 } mr_lists;
 
+/* A recipe without data.lists: items and people alone, and no source. */
 MR_NODISCARD mr_status mr_lists_open(mr_lists *out, const mr_recipe *recipe, mr_error *err);
 void mr_lists_close(mr_lists *lists); /* idempotent */
 

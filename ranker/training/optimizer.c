@@ -28,7 +28,7 @@ double mr_clip_scale(double norm, double most)
 /* One tensor of one step. */
 typedef struct {
     const mr_parameter *p;
-    float beta1, beta2, eps, scale;
+    float beta2, rest1, rest2, eps, scale; /* rest: 1 - beta, rounded once: 1 - 0.999f is off */
     float keep;       /* of the value, after decay */
     float rate;       /* corrected for moment1's start */
     float correction; /* square root of moment2's */
@@ -40,8 +40,8 @@ static void update_range(void *context, size_t begin, size_t end, int worker)
     (void)worker;
     for (size_t i = begin; i < end; i++) {
         const float g = u->scale * u->p->gradient[i];
-        const float m = u->p->moment1[i] + (1 - u->beta1) * (g - u->p->moment1[i]);
-        const float v = u->beta2 * u->p->moment2[i] + (1 - u->beta2) * g * g;
+        const float m = u->p->moment1[i] + u->rest1 * (g - u->p->moment1[i]);
+        const float v = u->beta2 * u->p->moment2[i] + u->rest2 * g * g;
         u->p->moment1[i] = m;
         u->p->moment2[i] = v;
         u->p->value[i] =
@@ -57,8 +57,9 @@ void mr_adamw_step(const mr_adamw *adamw, int64_t step, double rate, double scal
     for (size_t p = 0; p < n; p++) {
         const double decay = parameters[p].decay ? adamw->weight_decay : 0;
         update u = {.p = &parameters[p],
-                    .beta1 = (float)adamw->beta1,
                     .beta2 = (float)adamw->beta2,
+                    .rest1 = (float)(1 - adamw->beta1),
+                    .rest2 = (float)(1 - adamw->beta2),
                     .eps = (float)adamw->eps,
                     .scale = (float)scale,
                     .keep = (float)(1 - rate * decay),

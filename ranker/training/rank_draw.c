@@ -29,21 +29,15 @@ mr_status mr_rank_draw_open(mr_rank_draw *out, const mr_trainer *trainer, const 
                             size_t max_lists, mr_error *err)
 {
     const size_t candidates = (size_t)trainer->recipe->candidates;
-    const size_t history = (size_t)trainer->recipe->history;
     mr_rank_draw draw = {.trainer = trainer, .lists = lists, .max_lists = max_lists};
-    size_t longest = mr_lists_n_items(lists);
     draw.list = mr_arena_array(&draw.arena, mr_rank_list, max_lists);
-    draw.order = mr_arena_array(&draw.arena, uint32_t, longest);
-    draw.ids = mr_arena_array(&draw.arena, mr_str, longest);
-    draw.chosen = mr_arena_array(&draw.arena, size_t, history);
-    draw.scratch = mr_arena_alloc(&draw.arena, mr_history_scratch_bytes(longest), 1, 16);
-    draw.scratch_items = longest;
-    bool failed = !collect_picks(&draw);
-    failed |= !draw.list || !draw.order || !draw.ids || !draw.chosen || !draw.scratch;
+    draw.order = mr_arena_array(&draw.arena, uint32_t, mr_lists_n_items(lists));
+    bool failed = !collect_picks(&draw) || !draw.list || !draw.order;
+    failed |= !mr_history_draw_open(&draw.histories, trainer, lists, &draw.arena);
     for (size_t i = 0; !failed && i < max_lists; i++) {
         draw.list[i].item = mr_arena_array(&draw.arena, uint32_t, candidates);
         draw.list[i].grade = mr_arena_array(&draw.arena, int, candidates);
-        draw.list[i].history = mr_arena_array(&draw.arena, uint32_t, history);
+        draw.list[i].history = mr_arena_array(&draw.arena, uint32_t, draw.histories.most);
         failed = !draw.list[i].item || !draw.list[i].grade || !draw.list[i].history;
     }
     *out = draw;
@@ -108,58 +102,27 @@ static const mr_task_row *valid_row(const mr_rank_draw *draw, uint64_t i)
     return lists->source[s].valid[i];
 }
 
-static void shuffle(uint32_t *x, size_t n, mr_rng *rng)
-{
-    for (size_t i = n; i > 1; i--) {
-        const size_t j = (size_t)mr_rng_below(rng, i);
-        const uint32_t kept = x[i - 1];
-        x[i - 1] = x[j];
-        x[j] = kept;
-    }
-}
-
 static void draw_candidates(mr_rank_draw *draw, const mr_task_row *row, mr_rank_list *list,
                             mr_rng *rng)
 {
     const size_t most = (size_t)draw->trainer->recipe->candidates;
-    for (size_t i = 0; i < row->n_candidates; i++)
+    int kept = 1;
+    for (size_t i = 0; i < row->n_candidates; i++) {
         draw->order[i] = mr_task_candidate(row, i);
-    shuffle(draw->order, row->n_candidates, rng);
+        if (mr_task_grade(row, draw->order[i]) >= KEPT_GRADE)
+            kept = KEPT_GRADE;
+    }
+    mr_shuffle_items(draw->order, row->n_candidates, rng);
     list->n = 0;
     for (int pass = 0; pass < 2; pass++) {
         for (size_t i = 0; i < row->n_candidates && list->n < most; i++) {
             const int grade = mr_task_grade(row, draw->order[i]);
-            if ((grade >= KEPT_GRADE) != (pass == 0))
+            if ((grade >= kept) != (pass == 0))
                 continue;
             list->item[list->n] = draw->order[i];
             list->grade[list->n++] = grade > 0 ? grade : 0;
         }
     }
-}
-
-/* history: n items, which may be draw->order itself. */
-static void draw_history(mr_rank_draw *draw, const uint32_t *history, size_t n, mr_rank_list *list,
-                         bool valid, mr_rng *rng)
-{
-    const mr_trainer_spec *spec = &draw->trainer->spec;
-    size_t most = (size_t)draw->trainer->recipe->history;
-    if (spec->user_tokens > 0 && most > (size_t)spec->user_tokens)
-        most = (size_t)spec->user_tokens;
-    list->n_history = 0;
-    if (n > draw->scratch_items)
-        n = draw->scratch_items;
-    memmove(draw->order, history, n * sizeof *draw->order);
-    /* Of a long history another part each time; a sequence stays one. */
-    if (!valid && n > most && spec->user_order == MR_HISTORY_SET) {
-        shuffle(draw->order, n, rng);
-        n = most;
-    }
-    for (size_t i = 0; i < n; i++)
-        draw->ids[i] = mr_lists_item(draw->lists, draw->order[i])->id;
-    const size_t chosen =
-        mr_history_choose(draw->ids, n, spec->user_order, most, draw->chosen, draw->scratch);
-    for (size_t i = 0; i < chosen; i++)
-        list->history[list->n_history++] = draw->order[draw->chosen[i]];
 }
 
 /* The basket that pick number `at` belongs to. */
@@ -199,10 +162,14 @@ static void draw_basket(mr_rank_draw *draw, mr_rank_list *list, mr_rng *rng)
         list->grade[list->n++] = 0;
     }
     size_t n = 0;
-    for (size_t i = 0; i < basket->n && n < draw->scratch_items; i++)
-        if (basket->item[i] != target)
-            draw->order[n++] = basket->item[i];
-    draw_history(draw, draw->order, n, list, false, rng);
+    const bool sequence = draw->histories.order == MR_HISTORY_SEQUENCE;
+    const uint32_t *fellows = sequence ? basket->given : basket->item;
+    for (size_t i = 0; i < (sequence ? basket->n_given : basket->n) && n < draw->histories.room;
+         i++)
+        if (fellows[i] != target)
+            draw->order[n++] = fellows[i];
+    list->n_history =
+        mr_history_draw_choose(&draw->histories, draw->order, n, false, rng, list->history);
     list->has_query = false;
 }
 
@@ -221,7 +188,8 @@ mr_status mr_rank_draw_add(mr_rank_draw *draw, uint64_t i, bool valid, mr_error 
     list->id = row->id;
     list->query = row->query;
     draw_candidates(draw, row, list, &rng);
-    draw_history(draw, row->history, row->n_history, list, valid, &rng);
+    list->n_history = mr_history_draw_choose(&draw->histories, row->history, row->n_history, valid,
+                                             &rng, list->history);
     list->has_query = row->query.len > 0;
     const bool drop_user = !valid && mr_rng_uniform(&rng) < recipe->user_dropout;
     const bool drop_query = !valid && mr_rng_uniform(&rng) < recipe->query_dropout;

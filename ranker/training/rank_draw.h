@@ -1,25 +1,24 @@
 /* rank_draw.h - which candidates stand in a list that is trained on.
  *
- * From a row, its best candidates (grade 2 and above) are kept, and of the others as many as there
- * is room for, at random; the history is what serving would choose (encoders/history.h), after a
- * random choice where it is longer. Some lists lose their user or their query, so that anonymous
- * requests and browsing work. A list may also be made of a basket: an item taken out of it, beside
- * items that other people hold, each as likely as it is held, so that being held is no cue. All of
- * it depends on the seed and the example's number alone. Private to ranker/training. Threads: a
- * draw belongs to one thread.
+ * From a row, its best candidates (grade 2 and above, or 1 where nothing is better) are kept, and
+ * of the others as many as there is room for, at random; the history is that of
+ * history_draw.h. Some lists lose their user or
+ * their query, so that anonymous requests and browsing work. A list may also be made of a basket:
+ * an item taken out of it, beside items that other people hold, each as likely as it is held, so
+ * that being held is no cue. All of it depends on the seed and the example's number alone. Private
+ * to ranker/training. Threads: a draw belongs to one thread.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef MR_RANKER_TRAINING_RANK_DRAW_H
 #define MR_RANKER_TRAINING_RANK_DRAW_H
 
-#include "ranker/training/lists.h"
-#include "ranker/training/trainer_private.h"
+#include "ranker/training/history_draw.h"
 
 typedef struct {
     mr_str id, query; /* of the row; borrowed */
     uint32_t *item;   /* [capacity of candidates] */
     int *grade;
     size_t n;
-    uint32_t *history; /* [capacity of history], in prompt order */
+    uint32_t *history; /* [histories.most], in prompt order */
     size_t n_history;
     bool has_query;
 } mr_rank_list;
@@ -29,12 +28,9 @@ typedef struct {
     const mr_lists *lists;
     mr_rank_list *list; /* [max_lists] */
     size_t n_lists, max_lists;
-    mr_str *ids; /* scratch: of a history */
-    size_t *chosen;
-    uint32_t *order;
-    void *scratch;
-    size_t scratch_items; /* that it has room for */
-    uint32_t *pick;       /* all picks of all baskets, one after the other */
+    mr_history_draw histories;
+    uint32_t *order; /* scratch [n_items] */
+    uint32_t *pick;  /* all picks of all baskets, one after the other */
     size_t n_picks;
     mr_arena arena;
 } mr_rank_draw;

@@ -31,15 +31,23 @@ mr_status mr_rank_pass_open(mr_rank_pass *out, const mr_trainer *trainer,
     const size_t candidates = max_lists * (size_t)trainer->recipe->candidates;
     const size_t C = (size_t)llm->decoder.config.C;
     const size_t dim = trainer->encoder.recipe ? (size_t)trainer->encoder.decoder.config.C : C;
-    const size_t T = (size_t)(spec->item_tokens > 0 ? spec->item_tokens : 1);
-    const size_t max_vectors = candidates * T + max_lists * T * (size_t)trainer->recipe->history;
+    /* Of the vectors that are handed in, whatever this side's own bundle.json says of items. */
+    const size_t T = trainer->spec.item_tokens > 0 ? (size_t)trainer->spec.item_tokens : 1;
+    const size_t positions = (size_t)llm->decoder.config.max_positions;
+    const size_t max_length =
+        (size_t)spec->max_length < positions ? (size_t)spec->max_length : positions;
+    size_t of_user = T * (size_t)trainer->recipe->history;
+    if (of_user < trainer->user.user.config.latents)
+        of_user = trainer->user.user.config.latents;
+    const size_t max_vectors = candidates * T + max_lists * of_user;
     mr_rank_pass p = {.trainer = trainer,
                       .spec = spec,
                       .llm = llm,
                       .item_projector = item_projector,
                       .user_projector = user_projector,
                       .lists = lists,
-                      .max_rows = (max_lists + candidates) * (size_t)spec->max_length,
+                      .max_length = max_length,
+                      .max_rows = (max_lists + candidates) * max_length,
                       .max_spans = max_lists + candidates};
     p.ids = calloc(p.max_rows, sizeof *p.ids);
     p.wanted = calloc(p.max_rows, sizeof *p.wanted);
@@ -74,8 +82,38 @@ mr_status mr_rank_pass_open(mr_rank_pass *out, const mr_trainer *trainer,
     return status;
 }
 
+mr_status mr_rank_pass_encode_users(mr_rank_pass *p, const mr_trainer_part *user, size_t max_lists,
+                                    mr_error *err)
+{
+    const mr_user_config *config = &user->user.config;
+    const size_t C = (size_t)p->llm->decoder.config.C;
+    const size_t items = max_lists * mr_trainer_history(p->trainer);
+    const size_t rows = items * (size_t)p->trainer->spec.item_tokens;
+    if (!p->users && config->C != C)
+        return MR_FAIL(err, MISMATCH,
+                       "without a part user_projector the width %zu of part 'user' must be the "
+                       "llm's, %zu",
+                       config->C, C);
+    p->user = user;
+    p->user_item = calloc(items, sizeof *p->user_item);
+    p->user_rows = calloc(max_lists, sizeof *p->user_rows);
+    p->user_in = calloc(rows * config->item_dim, sizeof(float));
+    p->d_user_in = calloc(rows * config->item_dim, sizeof(float));
+    p->d_user_out = calloc(max_lists * config->latents * config->C, sizeof(float));
+    if (!p->user_item || !p->user_rows || !p->user_in || !p->d_user_in || !p->d_user_out)
+        return MR_FAIL(err, NO_MEMORY, "users of %zu lists", max_lists);
+    return mr_user_train_new_f32(&p->user_run, &user->user, &p->trainer->weights, p->trainer->ops,
+                                 rows, max_lists, err);
+}
+
 void mr_rank_pass_close(mr_rank_pass *p)
 {
+    mr_user_train_free_f32(p->user_run);
+    free(p->user_item);
+    free(p->user_rows);
+    free(p->user_in);
+    free(p->d_user_in);
+    free(p->d_user_out);
     mr_decoder_free_f32(p->run);
     mr_projector_train_free_f32(p->items);
     mr_projector_train_free_f32(p->users);
@@ -130,21 +168,43 @@ static void add_vectors(mr_rank_pass *p, uint32_t item, bool is_user, size_t T)
     }
 }
 
+/* Appends the vectors that stand for a user. */
+static void add_user(mr_rank_pass *p, const mr_rank_list *list, size_t T)
+{
+    if (!p->user) {
+        for (size_t i = 0; i < list->n_history; i++)
+            add_vectors(p, list->history[i], true, T);
+        return;
+    }
+    if (list->n_history == 0)
+        return;
+    memcpy(p->user_item + p->n_user_items, list->history, list->n_history * sizeof *p->user_item);
+    p->n_user_items += list->n_history;
+    p->user_rows[p->n_users] = T * list->n_history;
+    add_vectors(p, (uint32_t)p->n_users++, true, p->user->user.config.latents);
+}
+
+static size_t tokens_of_user(const mr_rank_pass *p, const mr_rank_list *list, size_t T)
+{
+    if (list->n_history == 0 || !mr_template_uses_slot(p->spec->prefix, MR_SLOT_USER))
+        return 0;
+    return p->user ? p->user->user.config.latents : T * list->n_history;
+}
+
 static mr_status add_list(mr_rank_pass *p, const mr_rank_list *list, size_t T, mr_error *err)
 {
     const mr_trainer_spec *spec = p->spec;
-    const mr_prompt_shape shape = {spec->prefix, spec->suffix, (size_t)spec->max_length,
-                                   spec->mixed ? T : 0, 0};
+    const mr_prompt_shape shape = {spec->prefix, spec->suffix, p->max_length, spec->mixed ? T : 0,
+                                   0};
     const mr_field query = {mr_str_of("query"), list->query};
-    const bool takes_user = mr_template_uses_slot(spec->prefix, MR_SLOT_USER);
-    const size_t user_tokens = takes_user ? T * list->n_history : 0;
+    const size_t user_tokens = tokens_of_user(p, list, T);
     const size_t prefix = p->pack.n_spans;
     mr_status status = mr_prompt_expand_prefix(&shape, (mr_fields){&query, list->has_query},
                                                user_tokens, shape.max_length, &p->prefix, err);
     if (status == MR_OK)
         status = add_span(p, &p->prefix, -1, false, err);
-    for (size_t i = 0; status == MR_OK && i < list->n_history && takes_user; i++)
-        add_vectors(p, list->history[i], true, T);
+    if (status == MR_OK && user_tokens > 0)
+        add_user(p, list, T);
     for (size_t i = 0; status == MR_OK && i < list->n; i++) {
         status = mr_prompt_expand_suffix(&shape, mr_lists_item(p->lists, list->item[i])->fields,
                                          shape.item_tokens, 0, p->prefix.ids.n, &p->suffix, err);
@@ -159,23 +219,44 @@ static mr_status add_list(mr_rank_pass *p, const mr_rank_list *list, size_t T, m
 
 /* ---- Vectors --------------------------------------------------------------------------------- */
 
-/* Whether vector i goes through the users' own projector. */
+/* Whether vector i goes the users' own way, and not the items'. */
 static bool of_users(const mr_rank_pass *p, size_t i)
 {
-    return p->users && p->vector_is_user[i];
+    return (p->users || p->user) && p->vector_is_user[i];
 }
 
 static const float *token_of(const mr_rank_pass *p, const mr_item_tokens *tokens, size_t i)
 {
-    const uint32_t item = p->vector_item[i];
-    const size_t row = tokens->place ? tokens->place[item] : item;
-    return tokens->tokens + (row * tokens->T + p->vector_token[i]) * tokens->dim;
+    return mr_item_tokens_of(tokens, p->vector_item[i]) + p->vector_token[i] * tokens->dim;
+}
+
+/* Puts vectors of users, or all others, where they belong. */
+static void place_vectors(mr_rank_pass *p, bool users, const float *from)
+{
+    const size_t C = (size_t)p->llm->decoder.config.C;
+    for (size_t i = 0; i < p->n_vectors; i++) {
+        if (of_users(p, i) == users) {
+            memcpy(p->vectors + i * C, from, C * sizeof *from);
+            from += C;
+        }
+    }
+}
+
+/* The way back of place_vectors: into d_part; returns how many. */
+static size_t collect_back(mr_rank_pass *p, bool users)
+{
+    const size_t C = (size_t)p->llm->decoder.config.C;
+    size_t n = 0;
+    for (size_t i = 0; i < p->n_vectors; i++)
+        if (of_users(p, i) == users)
+            memcpy(p->d_part + n++ * C, p->d_vectors + i * C, C * sizeof(float));
+    return n;
 }
 
 /* Gathers the tokens of one projector's vectors, projects and puts them where they belong. */
 static void project(mr_rank_pass *p, const mr_item_tokens *tokens, bool users, float *raw)
 {
-    const size_t C = (size_t)p->llm->decoder.config.C, dim = tokens->dim;
+    const size_t dim = tokens->dim;
     mr_projector_train_f32 *projector = users ? p->users : p->items;
     size_t n = 0;
     for (size_t i = 0; i < p->n_vectors; i++)
@@ -183,26 +264,61 @@ static void project(mr_rank_pass *p, const mr_item_tokens *tokens, bool users, f
             memcpy(raw + n++ * dim, token_of(p, tokens, i), dim * sizeof *raw);
     if (n == 0)
         return;
-    const float *y =
-        projector ? mr_projector_train_forward_f32(projector, p->trainer->values, raw, n) : raw;
-    for (size_t i = 0; i < p->n_vectors; i++) {
-        if (of_users(p, i) == users) {
-            memcpy(p->vectors + i * C, y, C * sizeof *y);
-            y += C;
-        }
+    place_vectors(p, users,
+                  projector ? mr_projector_train_forward_f32(projector, p->trainer->values, raw, n)
+                            : raw);
+}
+
+/* The same of users that the part `user` makes of their items' tokens. Their vectors are in the
+ * order of the users. */
+static void encode_users(mr_rank_pass *p, const mr_item_tokens *tokens)
+{
+    const float *values = p->trainer->values;
+    const size_t width = tokens->T * tokens->dim;
+    if (p->n_users == 0)
+        return;
+    for (size_t i = 0; i < p->n_user_items; i++)
+        memcpy(p->user_in + i * width, mr_item_tokens_of(tokens, p->user_item[i]),
+               width * sizeof(float));
+    p->user_out =
+        mr_user_train_forward_f32(p->user_run, values, p->user_in, p->user_rows, p->n_users);
+    const size_t n = p->n_users * p->user->user.config.latents;
+    place_vectors(p, true,
+                  p->users ? mr_projector_train_forward_f32(p->users, values, p->user_out, n)
+                           : p->user_out);
+}
+
+static void encode_users_back(mr_rank_pass *p, const mr_item_tokens *tokens, float *gradients,
+                              float *d_tokens)
+{
+    const float *values = p->trainer->values;
+    const size_t width = tokens->T * tokens->dim;
+    const bool below = d_tokens || mr_trainer_trains(p->trainer, p->user);
+    if (p->n_users == 0)
+        return;
+    collect_back(p, true);
+    const float *d_out = p->d_part;
+    if (p->users) {
+        mr_projector_train_backward_f32(p->users, values, p->d_part, gradients,
+                                        below ? p->d_user_out : NULL);
+        d_out = p->d_user_out;
+    }
+    if (!below)
+        return;
+    mr_user_train_backward_f32(p->user_run, values, d_out, gradients,
+                               d_tokens ? p->d_user_in : NULL);
+    for (size_t i = 0; d_tokens && i < p->n_user_items; i++) {
+        const size_t at = (size_t)(mr_item_tokens_of(tokens, p->user_item[i]) - tokens->tokens);
+        p->trainer->ops->add(d_tokens + at, p->d_user_in + i * width, width);
     }
 }
 
 static void project_back(mr_rank_pass *p, const mr_item_tokens *tokens, bool users,
                          float *gradients, float *d_tokens)
 {
-    const size_t C = (size_t)p->llm->decoder.config.C, dim = tokens->dim;
+    const size_t dim = tokens->dim;
     mr_projector_train_f32 *projector = users ? p->users : p->items;
-    size_t n = 0;
-    for (size_t i = 0; i < p->n_vectors; i++)
-        if (of_users(p, i) == users)
-            memcpy(p->d_part + n++ * C, p->d_vectors + i * C, C * sizeof(float));
-    if (n == 0)
+    if (collect_back(p, users) == 0)
         return;
     const float *d_raw = p->d_part;
     if (projector) {
@@ -226,7 +342,7 @@ mr_status mr_rank_pass_forward(mr_rank_pass *p, const mr_rank_draw *draw,
 {
     const mr_model_config *config = &p->llm->decoder.config;
     p->pack = (mr_pack){.ids = p->ids, .span = p->span, .wanted = p->wanted};
-    p->n_vectors = 0;
+    p->n_vectors = p->n_users = p->n_user_items = 0;
     p->n_lists = draw->n_lists;
     p->first[0] = 0;
     for (size_t l = 0; l < draw->n_lists; l++) {
@@ -245,7 +361,9 @@ mr_status mr_rank_pass_forward(mr_rank_pass *p, const mr_rank_draw *draw,
     if (status != MR_OK)
         return status;
     project(p, tokens, false, p->raw_items);
-    if (p->users)
+    if (p->user)
+        encode_users(p, tokens);
+    else if (p->users)
         project(p, tokens, true, p->raw_users);
     p->out = mr_decoder_forward_f32(p->run, p->trainer->values, &p->pack, p->vectors);
     mr_decoder_margins_f32(p->run, p->trainer->values, p->out, wanted, p->spec->yes, p->spec->no,
@@ -268,12 +386,14 @@ void mr_rank_pass_backward(mr_rank_pass *p, bool with_d_out, const mr_item_token
                                 p->d_margin, d_out, gradients);
     if (with_d_out)
         p->trainer->ops->add(d_out, p->d_part, n * C);
-    const bool projectors = p->n_vectors > 0 && (d_tokens || p->items || p->users);
+    const bool projectors = p->n_vectors > 0 && (d_tokens || p->items || p->users || p->user);
     mr_decoder_backward_f32(p->run, p->trainer->values, d_out, gradients,
                             projectors ? p->d_vectors : NULL);
     if (!projectors)
         return;
     project_back(p, tokens, false, gradients, d_tokens);
-    if (p->users)
+    if (p->user)
+        encode_users_back(p, tokens, gradients, d_tokens);
+    else if (p->users)
         project_back(p, tokens, true, gradients, d_tokens);
 }

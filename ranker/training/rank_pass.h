@@ -1,5 +1,5 @@
-/* rank_pass.h - lists through a ranker and back: prompts, embedding tokens, projector, decoder,
- * margins. A student is one, a frozen teacher another.
+/* rank_pass.h - lists through a ranker and back: prompts, embedding tokens, user encoder,
+ * projector, decoder, margins. A student is one, a frozen teacher another.
  *
  * Prompts are those of serving: the same templates, budgets and history. One span is the prefix of
  * a list, its children the candidates; vectors go in the order of their rows.
@@ -8,15 +8,9 @@
 #ifndef MR_RANKER_TRAINING_RANK_PASS_H
 #define MR_RANKER_TRAINING_RANK_PASS_H
 
+#include "ranker/training/item_table.h"
 #include "ranker/training/rank_draw.h"
 #include "ranker/training/trainer_private.h"
-
-/* Embedding tokens of items: [T][dim] for each. */
-typedef struct {
-    const float *tokens; /* row `place[item]`, or row `item` where place is NULL */
-    const uint32_t *place;
-    size_t T, dim;
-} mr_item_tokens;
 
 typedef struct {
     const mr_trainer *trainer;
@@ -26,6 +20,7 @@ typedef struct {
 
     mr_decoder_f32 *run;
     mr_projector_train_f32 *items, *users; /* users: NULL where items' serves */
+    size_t max_length; /* of a prompt: the bundle's, or the llm's positions where they are fewer */
     size_t max_rows;
     mr_prompt prefix, suffix;
 
@@ -39,8 +34,17 @@ typedef struct {
     uint16_t *vector_token;
     bool *vector_is_user;
     float *raw_items, *raw_users; /* [vectors][dim], inputs of the projectors */
-    float *vectors, *d_vectors;   /* [vectors][C] */
-    float *d_part, *d_raw;        /* [vectors][C], [vectors][dim]: scratch on the way back */
+    /* Of users whose tokens come from the part `user`: see mr_rank_pass_encode_users. */
+    const mr_trainer_part *user; /* NULL: they are the items' */
+    mr_user_train_f32 *user_run;
+    uint32_t *user_item; /* [history vectors / T] */
+    size_t *user_rows;   /* [max_lists] history vectors of each user */
+    size_t n_users, n_user_items;
+    float *user_in, *d_user_in; /* [history vectors][dim] */
+    const float *user_out;      /* [users][latents][C of the encoder] */
+    float *d_user_out;
+    float *vectors, *d_vectors; /* [vectors][C] */
+    float *d_part, *d_raw;      /* [vectors][C], [vectors][dim]: scratch on the way back */
     size_t n_vectors;
 
     size_t *first; /* [lists + 1] output rows of each list */
@@ -58,6 +62,10 @@ MR_NODISCARD mr_status mr_rank_pass_open(mr_rank_pass *out, const mr_trainer *tr
                                          const mr_trainer_part *user_projector,
                                          const mr_lists *lists, size_t max_lists, mr_error *err);
 void mr_rank_pass_close(mr_rank_pass *pass); /* idempotent */
+/* Right after open: users are what the part `user` makes of their items, and go through their own
+ * projector or none. MISMATCH when their width is then not the llm's. */
+MR_NODISCARD mr_status mr_rank_pass_encode_users(mr_rank_pass *pass, const mr_trainer_part *user,
+                                                 size_t max_lists, mr_error *err);
 
 /* Fills margin and out for all lists of the draw; list i's are [first[i], first[i + 1]). */
 MR_NODISCARD mr_status mr_rank_pass_forward(mr_rank_pass *pass, const mr_rank_draw *draw,

@@ -140,13 +140,15 @@ enum {
     NEW_LINEAR = 4,
     NEW_MLP = 8,
     FILE_DECODER = 16, /* may get more layers than its file has */
-    FILE_OTHER = 32,
+    FILE_VISION = 32,
+    FILE_OTHER = 64,
 };
 
 static unsigned kind_of(const mr_recipe_part *part)
 {
     if (!part->made)
         return strcmp(part->name, "llm") == 0 || strcmp(part->name, "encoder") == 0 ? FILE_DECODER
+               : strcmp(part->name, "vision") == 0                                  ? FILE_VISION
                                                                                     : FILE_OTHER;
     return strcmp(part->made, "decoder") == 0     ? NEW_DECODER
            : strcmp(part->made, "perceiver") == 0 ? NEW_PERCEIVER
@@ -171,6 +173,9 @@ static mr_status check_shape(const checker *c, const mr_recipe_part *part, size_
         {"deviation", NEW_DECODER | NEW_PERCEIVER | NEW_LINEAR | NEW_MLP | FILE_DECODER, 0},
         {"share_qk", NEW_DECODER | FILE_DECODER, 0},
         {"scale", NEW_LINEAR, 0},
+        {"damp", FILE_DECODER, 0},
+        {"tokens", FILE_VISION, 0},
+        {"feature_layer", FILE_VISION, 0},
     };
     const unsigned kind = kind_of(part);
     char path[MR_YAML_MAX_PATH];

@@ -30,6 +30,7 @@
 #include <stdint.h>
 
 #include "core/error.h"
+#include "ranker/training/bpe.h"
 
 typedef enum {
     MR_STAGE_BPE,         /* texts -> tokenizer.json */
@@ -70,11 +71,16 @@ typedef struct {
     /* Shape of a new decoder (Qwen3's family) or user encoder. */
     int layers, width, heads, kv_heads, head_dim, ffn, vocab, latents;
     double deviation; /* 0.02; of projectors 1 / sqrt(in) */
-    /* Layers above those of `from`: new ones on top, which add little at first. share_qk: keys of
-     * new layers start as their queries do, so that like attends to like from the first step. */
+    /* `layers` above those of `from`: new ones on top, which add little at first. share_qk: they
+     * begin by attending to what is alike (trainer_parts.c). damp: what layers of the file add is
+     * times this, so that vectors from outside pass them; 0: as it is. */
     bool share_qk;
-    double
-        scale; /* of a new linear projector between equal widths: it starts as scale x identity */
+    double damp;
+    double scale; /* of a new linear projector between equal widths: it starts as scale x identity,
+                   * without the gain of the encoder's final norm */
+    /* Of a vision tower: tokens of a picture, a square (0: one for each patch, as LLaVA), and the
+     * hidden state that they are made of: -2. */
+    int tokens, feature_layer;
 } mr_recipe_part;
 
 typedef struct {
@@ -93,7 +99,7 @@ typedef struct {
     char *users; /* JSONL with "id", "fold", "history" */
     mr_recipe_lists *lists;
     size_t n_lists;
-    char *captions; /* JSONL with "image", "text" */
+    char *captions; /* JSONL with "image", "text", "prompt": caption */
     /* Shares beside the lists': of pairs (1), and of baskets (0: the people serve the check of
      * splits alone). In stage rank a basket is a list without a query: one item is taken out, and
      * other people's picks stand beside it. */
@@ -140,14 +146,18 @@ typedef struct {
     int history;          /* most items of a person: 32 */
     double user_dropout;  /* 0.15 */
     double query_dropout; /* 0 */
-    int64_t valid_every;  /* steps between looks at the valid split; 0: never */
+    double
+        token_dropout;   /* share of a text's tokens that the encoder does not see in training: 0 */
+    int64_t valid_every; /* steps between looks at the valid split; 0: never */
 
     mr_recipe_optimizer optimizer;
     mr_recipe_checkpoint checkpoint;
 
     /* bpe */
     int vocabulary;
-    bool lowercase; /* the tokenizer reads texts in lower case */
+    mr_bpe_words style; /* where words end: "gpt2", "qwen2" */
+    bool lowercase;     /* the tokenizer reads texts in lower case */
+    int min_frequency;  /* of a pair that is merged: 2 */
     char **special;
     size_t n_special;
 

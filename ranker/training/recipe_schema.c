@@ -47,6 +47,8 @@ static const cyaml_strval_t stage_words[] = {{"bpe", MR_STAGE_BPE},
                                              {"user", MR_STAGE_USER},
                                              {"caption", MR_STAGE_CAPTION}};
 
+static const cyaml_strval_t style_words[] = {{"gpt2", MR_BPE_GPT2}, {"qwen2", MR_BPE_QWEN2}};
+
 static const cyaml_schema_field_t loss_fields[] = {
     CYAML_FIELD_ENUM("kind", CYAML_FLAG_STRICT, mr_recipe_loss, kind, loss_words,
                      COUNT_OF(loss_words)),
@@ -73,7 +75,10 @@ static const cyaml_schema_field_t part_fields[] = {
     INTEGER(mr_recipe_part, latents),
     REAL(mr_recipe_part, deviation),
     REAL(mr_recipe_part, scale),
+    REAL(mr_recipe_part, damp),
     CYAML_FIELD_BOOL("share_qk", OPTIONAL, mr_recipe_part, share_qk),
+    INTEGER(mr_recipe_part, tokens),
+    INTEGER(mr_recipe_part, feature_layer),
     CYAML_FIELD_END};
 static const cyaml_schema_value_t part_entry = {
     CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, mr_recipe_part, part_fields)};
@@ -134,11 +139,15 @@ static const cyaml_schema_field_t recipe_fields[] = {
     INTEGER(mr_recipe, history),
     REAL(mr_recipe, user_dropout),
     REAL(mr_recipe, query_dropout),
+    REAL(mr_recipe, token_dropout),
     INTEGER(mr_recipe, valid_every),
     CYAML_FIELD_MAPPING("optimizer", OPTIONAL, mr_recipe, optimizer, optimizer_fields),
     CYAML_FIELD_MAPPING("checkpoint", OPTIONAL, mr_recipe, checkpoint, checkpoint_fields),
     INTEGER(mr_recipe, vocabulary),
+    CYAML_FIELD_ENUM("style", OPTIONAL | CYAML_FLAG_STRICT, mr_recipe, style, style_words,
+                     COUNT_OF(style_words)),
     CYAML_FIELD_BOOL("lowercase", OPTIONAL, mr_recipe, lowercase),
+    INTEGER(mr_recipe, min_frequency),
     LIST(mr_recipe, "special", special, n_special, text_entry, MAX_FILES),
     CYAML_FIELD_END};
 static const cyaml_schema_value_t recipe_value = {
@@ -157,6 +166,9 @@ static const mr_yaml_number numbers[] = {
     {"parts[].latents", 1, 64, 0},
     {"parts[].deviation", 1e-6, 1, 0},
     {"parts[].scale", 0, 1e6, 0},
+    {"parts[].damp", 0, 1, 0},
+    {"parts[].tokens", 1, 65536, 0},
+    {"parts[].feature_layer", -1000, 1000, -2},
     {"data.lists[].weight", 0, 1e6, 1},
     {"data.pairs_weight", 0, 1e6, 1},
     {"data.users_weight", 0, 1e6, 0},
@@ -176,6 +188,7 @@ static const mr_yaml_number numbers[] = {
     {"history", 1, 4096, 32},
     {"user_dropout", 0, 1, 0.15},
     {"query_dropout", 0, 1, 0},
+    {"token_dropout", 0, 0.9, 0},
     {"valid_every", 0, 1e9, 0},
     {"optimizer.rate", 0, 1, 1e-3},
     {"optimizer.floor", 0, 1, 0.1},
@@ -189,6 +202,7 @@ static const mr_yaml_number numbers[] = {
     {"checkpoint.steps", 0, 1e9, 0},
     {"checkpoint.keep", 1, 100, 2},
     {"vocabulary", 260, 1048576, 0},
+    {"min_frequency", 1, 1e9, 2},
 };
 
 const mr_yaml_schema mr_recipe_schema = {&recipe_value, numbers, COUNT_OF(numbers)};
@@ -224,15 +238,18 @@ const mr_recipe_reader mr_recipe_readers[] = {
     {"accumulate", TRAINED},
     {"shards", TRAINED},
     {"max_tokens", TRAINED},
-    {"candidates", RANK | USER},
+    {"candidates", RANK},
     {"history", RANK | USER},
     {"user_dropout", RANK},
     {"query_dropout", RANK},
+    {"token_dropout", CONTRASTIVE},
     {"valid_every", TRAINED},
     {"optimizer", TRAINED},
     {"checkpoint", TRAINED},
     {"vocabulary", BPE},
+    {"style", BPE},
     {"lowercase", BPE},
+    {"min_frequency", BPE},
     {"special", BPE},
     {NULL, 0},
 };
@@ -278,9 +295,9 @@ const mr_recipe_stage mr_recipe_stages[MR_STAGE_COUNT] = {
                        .keys = {"bundle", "data.lists", "data.items"}},
     [MR_STAGE_USER] = {.name = "user",
                        .losses = MR_BIT(MR_LOSS_SAMPLED_SOFTMAX),
-                       .parts = ENCODER | ITEM_PROJECTOR | USER_ENCODER | USER_PROJECTOR,
-                       .needed = USER_ENCODER,
-                       .keys = {"data.users", "data.items"}},
+                       .parts = ENCODER | USER_ENCODER,
+                       .needed = ENCODER | USER_ENCODER,
+                       .keys = {"bundle", "data.users", "data.items"}},
     [MR_STAGE_CAPTION] = {.name = "caption",
                           .losses = MR_BIT(MR_LOSS_NEXT_TOKEN),
                           .parts = LLM | VISION | IMAGE_PROJECTOR,

@@ -5,15 +5,16 @@
  * temperature, without what belongs together but is no pair of the batch. Shards encode texts of
  * their own; the losses are joined over all of them.
  * SPDX-License-Identifier: Apache-2.0 */
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/rng.h"
 #include "ranker/training/contrast_data.h"
 #include "ranker/training/encoder_pass.h"
-#include "ranker/training/losses.h"
+#include "ranker/training/similarity.h"
 
-#define MASKED (-1e4f) /* exp is 0, and finite */
+#define MAX_TEXT   1024 /* tokens; a longer text loses none */
+#define FEW_TOKENS 12
 
 typedef struct {
     mr_contrast_source source;
@@ -33,11 +34,10 @@ typedef struct {
     block block[MR_FROM_COUNT];
     size_t n_blocks, n; /* examples */
     mr_contrast_example *example;
-    float *a, *b;           /* [batch][dim] at length 1 */
-    float *length;          /* [2][batch] before that */
-    float *d_a, *d_b;       /* [batch][dim] */
-    float *logits, *turned; /* [batch][batch] */
-    int32_t *target;
+    float *a, *b;     /* [batch][dim] at length 1 */
+    float *length;    /* [2][batch] before that */
+    float *d_a, *d_b; /* [batch][dim] */
+    mr_similarity similarity;
     double loss;
 } stage;
 
@@ -58,9 +58,7 @@ static void close_stage(void *state)
     free(st->length);
     free(st->d_a);
     free(st->d_b);
-    free(st->logits);
-    free(st->turned);
-    free(st->target);
+    mr_similarity_close(&st->similarity);
     free(st);
 }
 
@@ -75,11 +73,10 @@ static mr_status set_shares(stage *st, mr_error *err)
     weight[MR_FROM_BASKETS] = data->users ? data->users_weight : 0;
     for (size_t i = 0; i < data->n_lists; i++)
         weight[MR_FROM_LISTS] += data->lists[i].weight;
-    for (int s = 0; s < MR_FROM_COUNT; s++) {
-        if (mr_contrast_data_count(st->data, (mr_contrast_source)s, false) == 0)
-            weight[s] = 0;
+    if (weight[MR_FROM_LISTS] > 0 && mr_contrast_data_count(st->data, MR_FROM_LISTS, false) == 0)
+        return MR_FAIL(err, INVALID, "no row of split train in data.lists has a query");
+    for (int s = 0; s < MR_FROM_COUNT; s++)
         total += weight[s];
-    }
     if (total <= 0)
         return MR_FAIL(err, INVALID, "data has no pair of texts to learn from");
     for (size_t s = 0; s < MR_FROM_COUNT; s++) {
@@ -102,15 +99,11 @@ static mr_status allocate(stage *st, mr_error *err)
     st->length = calloc(2 * batch, sizeof(float));
     st->d_a = calloc(batch * dim, sizeof(float));
     st->d_b = calloc(batch * dim, sizeof(float));
-    st->logits = calloc(batch * batch, sizeof(float));
-    st->turned = calloc(batch * batch, sizeof(float));
-    st->target = calloc(batch, sizeof *st->target);
     st->pass = calloc(t->n_shards, sizeof *st->pass);
-    if (!st->example || !st->a || !st->b || !st->length || !st->d_a || !st->d_b || !st->logits ||
-        !st->turned || !st->target || !st->pass)
+    if (!st->example || !st->a || !st->b || !st->length || !st->d_a || !st->d_b || !st->pass)
         return MR_FAIL(err, NO_MEMORY, "a batch of %zu pairs", batch);
     const size_t texts = 2 * ((batch + t->n_shards - 1) / t->n_shards);
-    mr_status status = MR_OK;
+    mr_status status = mr_similarity_open(&st->similarity, t->ops, batch, err);
     for (size_t s = 0; status == MR_OK && s < t->n_shards; s++)
         status = mr_encoder_pass_open(&st->pass[s], t, texts, texts * (size_t)t->recipe->max_tokens,
                                       err);
@@ -170,89 +163,82 @@ static mr_contrast_example example_at(const stage *st, const block *blocks, size
     return mr_contrast_data_example(st->data, bl->source, valid, bl->first + (e - bl->begin));
 }
 
-/* Mean of T tokens at length 1; returns the length before. */
-static float pool(const stage *st, const float *tokens, float *out)
+/* With some of its tokens left out where there is a generator; never the last T, which are pooled,
+ * and not from texts of a few words. */
+static mr_status add_text(const stage *st, mr_encoder_pass *pass, size_t text, mr_rng *rng,
+                          mr_error *err)
 {
-    const mr_ops_f32 *ops = st->trainer->ops;
-    memset(out, 0, st->dim * sizeof *out);
-    for (size_t t = 0; t < st->T; t++)
-        ops->add_scaled(out, tokens + t * st->dim, 1 / (float)st->T, st->dim);
-    const float length = sqrtf(ops->dot(out, out, st->dim)) + 1e-12f;
-    for (size_t i = 0; i < st->dim; i++)
-        out[i] /= length;
-    return length;
-}
-
-/* The way back of pool: with u = x / |x|, dx = (du - u (u . du)) / |x|, to each of T tokens. */
-static void pool_back(const stage *st, const float *u, const float *du, float length, float *out)
-{
-    const mr_ops_f32 *ops = st->trainer->ops;
-    const float along = ops->dot(u, du, st->dim), scale = 1 / (length * (float)st->T);
-    for (size_t i = 0; i < st->dim; i++)
-        out[i] = (du[i] - u[i] * along) * scale;
-    for (size_t t = 1; t < st->T; t++)
-        memcpy(out + t * st->dim, out, st->dim * sizeof *out);
+    const double dropout = st->trainer->recipe->token_dropout;
+    size_t n, kept = 0;
+    const int32_t *ids = mr_text_table_at(mr_contrast_data_texts(st->data), text, &n);
+    int32_t some[MAX_TEXT];
+    if (!rng || dropout <= 0 || n > MAX_TEXT || n < st->T + FEW_TOKENS)
+        return mr_encoder_pass_add(pass, ids, n, err);
+    for (size_t i = 0; i < n; i++)
+        if (i + st->T >= n || mr_rng_uniform(rng) >= dropout)
+            some[kept++] = ids[i];
+    return mr_encoder_pass_add(pass, some, kept, err);
 }
 
 static mr_status forward(void *state, size_t index, const mr_batch_place *place, mr_error *err)
 {
     stage *st = state;
     mr_encoder_pass *pass = &st->pass[index];
-    const mr_text_table *texts = mr_contrast_data_texts(st->data);
     const size_t shards = st->trainer->n_shards, batch = (size_t)st->trainer->recipe->batch;
     block blocks[MR_FROM_COUNT];
-    size_t n_blocks, length;
+    size_t n_blocks;
     const size_t n = plan(st, place, blocks, &n_blocks);
     mr_encoder_pass_clear(pass);
     mr_status status = MR_OK;
     for (size_t e = index; status == MR_OK && e < n; e += shards) {
+        mr_rng rng = mr_rng_seed(st->trainer->recipe->seed ^
+                                 (place->number * batch + e + 1) * UINT64_C(0xD1B54A32D192ED03));
         st->example[e] = example_at(st, blocks, e, place->valid);
-        const int32_t *ids = mr_text_table_at(texts, st->example[e].a, &length);
-        status = mr_encoder_pass_add(pass, ids, length, err);
-        ids = mr_text_table_at(texts, st->example[e].b, &length);
+        status = add_text(st, pass, st->example[e].a, place->valid ? NULL : &rng, err);
         if (status == MR_OK)
-            status = mr_encoder_pass_add(pass, ids, length, err);
+            status = add_text(st, pass, st->example[e].b, place->valid ? NULL : &rng, err);
     }
     if (status != MR_OK || pass->pack.n_spans == 0)
         return status;
+    const mr_ops_f32 *ops = st->trainer->ops;
     const float *tokens = mr_encoder_pass_forward(pass);
     for (size_t e = index; e < n; e += shards, tokens += 2 * st->T * st->dim) {
-        st->length[e] = pool(st, tokens, st->a + e * st->dim);
-        st->length[batch + e] = pool(st, tokens + st->T * st->dim, st->b + e * st->dim);
+        mr_pool_tokens(ops, tokens, st->T, st->dim, st->a + e * st->dim, &st->length[e]);
+        mr_pool_tokens(ops, tokens + st->T * st->dim, st->T, st->dim, st->b + e * st->dim,
+                       &st->length[batch + e]);
     }
     return MR_OK;
+}
+
+typedef struct {
+    const stage *st;
+    const block *bl;
+} block_of;
+
+static bool related(const void *context, size_t i, size_t j)
+{
+    const block_of *c = context;
+    const mr_contrast_example *first = &c->st->example[c->bl->begin];
+    return mr_contrast_data_related(c->st->data, c->bl->source, &first[i], &first[j]);
 }
 
 /* Both directions of one block; weight: its share of the batch. Sets d_a and d_b. */
 static double block_loss(stage *st, const block *bl, float weight)
 {
-    const mr_ops_f32 *ops = st->trainer->ops;
-    const size_t n = bl->n, dim = st->dim;
-    const float inverse = (float)(1 / st->temperature);
-    const float *a = st->a + bl->begin * dim, *b = st->b + bl->begin * dim;
-    ops->gemm(false, true, n, n, dim, inverse, a, dim, b, dim, 0, st->logits, n);
-    for (size_t i = 0; i < n; i++) {
-        const mr_contrast_example *x = &st->example[bl->begin + i];
-        st->target[i] = (int32_t)i;
-        for (size_t j = 0; j < n; j++)
-            if (i != j &&
-                mr_contrast_data_related(st->data, bl->source, x, &st->example[bl->begin + j]))
-                st->logits[i * n + j] = MASKED;
-    }
-    for (size_t i = 0; i < n; i++)
-        for (size_t j = 0; j < n; j++)
-            st->turned[j * n + i] = st->logits[i * n + j];
-    double loss = mr_loss_cross_entropy(st->logits, st->target, n, n, st->logits);
-    loss += mr_loss_cross_entropy(st->turned, st->target, n, n, st->turned);
-    for (size_t i = 0; i < n; i++)
-        for (size_t j = 0; j < n; j++)
-            st->logits[i * n + j] += st->turned[j * n + i];
-    const float scale = 0.5f * weight * inverse;
-    ops->gemm(false, false, n, dim, n, scale, st->logits, n, b, dim, 0, st->d_a + bl->begin * dim,
-              dim);
-    ops->gemm(true, false, n, dim, n, scale, st->logits, n, a, dim, 0, st->d_b + bl->begin * dim,
-              dim);
-    return 0.5 * (double)weight * loss;
+    const size_t at = bl->begin * st->dim;
+    const block_of context = {st, bl};
+    const mr_similarity_pairs pairs = {.n = bl->n,
+                                       .dim = st->dim,
+                                       .a = st->a + at,
+                                       .b = st->b + at,
+                                       .d_a = st->d_a + at,
+                                       .d_b = st->d_b + at,
+                                       .temperature = st->temperature,
+                                       .both = true,
+                                       .weight = weight,
+                                       .related = related,
+                                       .context = &context};
+    return mr_similarity_loss(&st->similarity, &pairs);
 }
 
 static mr_status join(void *state, const mr_batch_place *place, mr_error *err)
@@ -278,10 +264,12 @@ static mr_status backward(void *state, size_t index, const mr_batch_place *place
     report->tokens = pass->pack.rows;
     if (!gradients || pass->pack.n_spans == 0)
         return MR_OK;
+    const mr_ops_f32 *ops = st->trainer->ops;
     float *to = pass->d_out;
     for (size_t e = index; e < st->n; e += st->trainer->n_shards, to += 2 * st->T * dim) {
-        pool_back(st, st->a + e * dim, st->d_a + e * dim, st->length[e], to);
-        pool_back(st, st->b + e * dim, st->d_b + e * dim, st->length[batch + e], to + st->T * dim);
+        mr_pool_tokens_back(ops, st->a + e * dim, st->d_a + e * dim, st->length[e], st->T, dim, to);
+        mr_pool_tokens_back(ops, st->b + e * dim, st->d_b + e * dim, st->length[batch + e], st->T,
+                            dim, to + st->T * dim);
     }
     mr_encoder_pass_backward(pass, gradients);
     return MR_OK;

@@ -18,8 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "ranker/training/encoder_pass.h"
-#include "ranker/training/item_table.h"
+#include "ranker/training/item_batch.h"
 #include "ranker/training/losses.h"
 #include "ranker/training/rank_pass.h"
 
@@ -28,10 +27,7 @@
 typedef struct {
     mr_rank_draw draw;
     mr_rank_pass student, teacher, text;
-    /* Of a trained encoder: the items of the lists, each once. */
-    mr_encoder_pass encoder;
-    uint32_t *place, *stamp; /* [n_items] row of the encoder's output, and in which batch */
-    uint32_t batch;
+    mr_item_batch items; /* of a trained encoder: those of the lists */
     mr_item_tokens tokens;
     float *gain, *scratch; /* [candidates] */
     double loss;
@@ -63,9 +59,7 @@ static void close_stage(void *state)
         mr_rank_pass_close(&sh->student);
         mr_rank_pass_close(&sh->teacher);
         mr_rank_pass_close(&sh->text);
-        mr_encoder_pass_close(&sh->encoder);
-        free(sh->place);
-        free(sh->stamp);
+        mr_item_batch_close(&sh->items);
         free(sh->gain);
         free(sh->scratch);
     }
@@ -75,15 +69,6 @@ static void close_stage(void *state)
     mr_trainer_spec_close(&st->teacher_spec);
     mr_lists_close(&st->lists);
     free(st);
-}
-
-static bool encoder_is_trained(const mr_trainer *t)
-{
-    const mr_weights_part *part = t->encoder.part;
-    for (size_t i = 0; part && i < part->n; i++)
-        if (t->weights.weight[part->first + i].trained)
-            return true;
-    return false;
 }
 
 static bool has_loss(const mr_recipe *recipe, mr_loss_kind kind)
@@ -109,21 +94,19 @@ static mr_status open_shard(stage *st, shard *sh, mr_error *err)
     if (status == MR_OK)
         status = mr_rank_pass_open(&sh->student, t, &t->spec, &t->llm, &t->item_projector,
                                    &t->user_projector, &st->lists, lists, err);
+    if (status == MR_OK && t->user.recipe)
+        status = mr_rank_pass_encode_users(&sh->student, &t->user, lists, err);
     if (status == MR_OK && st->has_teacher)
         status = mr_rank_pass_open(&sh->teacher, t, &st->teacher_spec, &t->teacher,
                                    &t->teacher_projector, &no_part, &st->lists, lists, err);
     if (status == MR_OK && st->has_align)
         status = mr_rank_pass_open(&sh->text, t, &st->teacher_spec, &t->llm, &t->item_projector,
                                    &t->user_projector, &st->lists, lists, err);
+    if (status == MR_OK && st->has_align && t->user.recipe)
+        status = mr_rank_pass_encode_users(&sh->text, &t->user, lists, err);
     if (status != MR_OK || !st->joint)
         return status;
-    const size_t n = mr_lists_n_items(&st->lists), texts = lists * per_list;
-    sh->place = calloc(n, sizeof *sh->place);
-    sh->stamp = calloc(n, sizeof *sh->stamp);
-    if (!sh->place || !sh->stamp)
-        return MR_FAIL(err, NO_MEMORY, "places of %zu items", n);
-    return mr_encoder_pass_open(&sh->encoder, t, texts, texts * (size_t)t->spec.item_max_tokens,
-                                err);
+    return mr_item_batch_open(&sh->items, t, &st->texts, lists * per_list, err);
 }
 
 static mr_status check_parts(const mr_trainer *t, mr_error *err)
@@ -132,6 +115,14 @@ static mr_status check_parts(const mr_trainer *t, mr_error *err)
     const bool user = t->spec.prefix && mr_template_uses_slot(t->spec.prefix, MR_SLOT_USER);
     if (status == MR_OK && (t->spec.mixed || user))
         status = mr_trainer_need(t, &t->encoder, "encoder", err);
+    if (status == MR_OK && t->encoder.recipe && !t->spec.item_text)
+        status =
+            MR_FAIL(err, INVALID, "'%s' does not describe encoders.item, as part 'encoder' needs",
+                    t->recipe->bundle);
+    if (status == MR_OK && t->user.recipe && !user)
+        status = MR_FAIL(err, INVALID,
+                         "part 'user' has no effect: the prefix of '%s' has no slot for a user",
+                         t->recipe->bundle);
     if (status == MR_OK && t->spec.mixed && !t->item_projector.recipe &&
         t->encoder.decoder.config.C != t->llm.decoder.config.C)
         status =
@@ -139,6 +130,17 @@ static mr_status check_parts(const mr_trainer *t, mr_error *err)
                     "without a part item_projector the encoder's width %d must be the llm's %d",
                     t->encoder.decoder.config.C, t->llm.decoder.config.C);
     return status;
+}
+
+static mr_status check_weights(const stage *st, mr_error *err)
+{
+    const mr_recipe_data *data = &st->trainer->recipe->data;
+    double total = st->lists.n_baskets > 0 ? data->users_weight : 0;
+    for (size_t i = 0; i < data->n_lists; i++)
+        total += data->lists[i].weight;
+    return total > 0 ? MR_OK
+                     : MR_FAIL(err, INVALID,
+                               "data.lists have weight 0 altogether: no list is ever drawn");
 }
 
 static void find_highest_grade(stage *st)
@@ -161,7 +163,7 @@ static mr_status open_stage(mr_trainer *t, void **state, uint64_t *examples, mr_
     if (!st)
         return MR_FAIL(err, NO_MEMORY, "the stage");
     st->trainer = t;
-    st->joint = encoder_is_trained(t);
+    st->joint = mr_trainer_trains(t, &t->encoder);
     st->has_teacher = has_loss(t->recipe, MR_LOSS_DISTILL);
     st->has_align = has_loss(t->recipe, MR_LOSS_ALIGN);
     status = mr_lists_open(&st->lists, t->recipe, err);
@@ -171,6 +173,8 @@ static mr_status open_stage(mr_trainer *t, void **state, uint64_t *examples, mr_
         status = mr_item_texts_open(&st->texts, t, &st->lists, err);
     if (status == MR_OK && t->encoder.recipe && (!st->joint || st->has_teacher))
         status = mr_item_table_new(&st->table, t, &st->texts, err);
+    if (status == MR_OK)
+        status = check_weights(st, err);
     find_highest_grade(st);
     st->shard = calloc(t->n_shards, sizeof *st->shard);
     if (status == MR_OK && !st->shard)
@@ -193,37 +197,21 @@ static mr_item_tokens whole_table(const stage *st)
                             .dim = (size_t)t->encoder.decoder.config.C};
 }
 
-static mr_status encode_once(stage *st, shard *sh, uint32_t item, mr_error *err)
-{
-    if (sh->stamp[item] == sh->batch)
-        return MR_OK;
-    size_t n;
-    const int32_t *ids = mr_text_table_at(&st->texts, item, &n);
-    sh->stamp[item] = sh->batch;
-    sh->place[item] = (uint32_t)sh->encoder.pack.n_spans;
-    return mr_encoder_pass_add(&sh->encoder, ids, n, err);
-}
-
 /* Through the encoder that is trained: every item of the lists once. */
 static mr_status encode_items(stage *st, shard *sh, mr_error *err)
 {
     mr_status status = MR_OK;
-    sh->batch++;
-    mr_encoder_pass_clear(&sh->encoder);
+    mr_item_batch_begin(&sh->items);
     for (size_t l = 0; l < sh->draw.n_lists; l++) {
         const mr_rank_list *list = &sh->draw.list[l];
         for (size_t i = 0; status == MR_OK && i < list->n && st->trainer->spec.mixed; i++)
-            status = encode_once(st, sh, list->item[i], err);
+            status = mr_item_batch_add(&sh->items, list->item[i], err);
         for (size_t i = 0; status == MR_OK && i < list->n_history; i++)
-            status = encode_once(st, sh, list->history[i], err);
+            status = mr_item_batch_add(&sh->items, list->history[i], err);
     }
-    if (status != MR_OK)
-        return status;
-    sh->tokens = whole_table(st);
-    sh->tokens.place = sh->place;
-    if (sh->encoder.pack.n_spans > 0)
-        sh->tokens.tokens = mr_encoder_pass_forward(&sh->encoder);
-    return MR_OK;
+    if (status == MR_OK)
+        sh->tokens = mr_item_batch_forward(&sh->items);
+    return status;
 }
 
 /* ---- Losses ---------------------------------------------------------------------------------- */
@@ -340,17 +328,13 @@ static mr_status backward(void *state, size_t index, const mr_batch_place *place
     report->loss = sh->loss;
     report->tokens = sh->draw.n_lists > 0 ? sh->student.pack.rows : 0;
     if (st->joint)
-        report->tokens += sh->encoder.pack.rows;
+        report->tokens += mr_item_batch_rows(&sh->items);
     if (!gradients || sh->draw.n_lists == 0)
         return MR_OK;
-    const bool joint = st->joint && sh->encoder.pack.n_spans > 0;
-    float *d_tokens = joint ? sh->encoder.d_out : NULL;
-    if (joint)
-        memset(d_tokens, 0,
-               sh->encoder.pack.n_spans * sh->tokens.T * sh->tokens.dim * sizeof *d_tokens);
+    float *d_tokens = st->joint ? mr_item_batch_gradient(&sh->items) : NULL;
     mr_rank_pass_backward(&sh->student, st->has_align, &sh->tokens, gradients, d_tokens);
-    if (joint)
-        mr_encoder_pass_backward(&sh->encoder, gradients);
+    if (st->joint)
+        mr_item_batch_backward(&sh->items, gradients);
     return MR_OK;
 }
 

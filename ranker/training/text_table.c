@@ -14,7 +14,8 @@ void mr_text_table_release(mr_text_table *table)
 }
 
 mr_status mr_text_table_add(mr_text_table *table, const mr_template *tmpl, mr_fields fields,
-                            int max_tokens, int32_t eos_id, mr_prompt *prompt, mr_error *err)
+                            int min_tokens, int max_tokens, int32_t eos_id, mr_prompt *prompt,
+                            mr_error *err)
 {
     if (table->n + 1 >= table->capacity) {
         const size_t capacity = table->capacity ? 2 * table->capacity : 1024;
@@ -28,6 +29,11 @@ mr_status mr_text_table_add(mr_text_table *table, const mr_template *tmpl, mr_fi
     mr_status status = mr_text_encoder_expand(tmpl, fields, max_tokens, eos_id, prompt, err);
     if (status == MR_OK && prompt->ids.n == 0)
         status = MR_FAIL(err, INVALID, "the item encoder's template gives no token for it");
+    if (status == MR_OK && prompt->ids.n < (size_t)min_tokens)
+        status = MR_FAIL(err, INVALID,
+                         "a text of %zu tokens cannot give %d embedding tokens; end the template "
+                         "of encoders.item.text with as many {\"token\": ...}",
+                         prompt->ids.n, min_tokens);
     if (status == MR_OK)
         status = mr_ids_append(&table->ids, prompt->ids.data, prompt->ids.n, err);
     if (status == MR_OK)

@@ -16,10 +16,11 @@ typedef struct {
 void mr_text_table_release(mr_text_table *table); /* idempotent */
 
 /* Appends what the item encoder reads of these fields (mr_text_encoder_expand): text number n - 1.
- * A text of no tokens is INVALID. prompt is scratch. */
+ * A text of fewer than min_tokens, those that become embedding tokens, is INVALID. prompt is
+ * scratch. */
 MR_NODISCARD mr_status mr_text_table_add(mr_text_table *table, const mr_template *tmpl,
-                                         mr_fields fields, int max_tokens, int32_t eos_id,
-                                         mr_prompt *prompt, mr_error *err);
+                                         mr_fields fields, int min_tokens, int max_tokens,
+                                         int32_t eos_id, mr_prompt *prompt, mr_error *err);
 
 static inline const int32_t *mr_text_table_at(const mr_text_table *table, size_t i, size_t *n)
 {

@@ -1,5 +1,4 @@
-/* train_bpe.c - see train_bpe.h. Words are cut as Qwen2 and 3 cut them, whose family new decoders
- * are of: digits stand alone.
+/* train_bpe.c - see train_bpe.h.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "ranker/training/train_bpe.h"
 
@@ -83,8 +82,8 @@ mr_status mr_train_bpe(const mr_recipe *recipe, const mr_train_options *opt,
     for (size_t i = 0; i < n; i++)
         special[i] = recipe->n_special ? recipe->special[i] : only[i];
     const mr_bpe_options options = {.vocab_size = recipe->vocabulary,
-                                    .min_frequency = 2,
-                                    .words = MR_BPE_QWEN2,
+                                    .min_frequency = (uint64_t)recipe->min_frequency,
+                                    .words = recipe->style,
                                     .lowercase = recipe->lowercase,
                                     .special = special,
                                     .n_special = n,

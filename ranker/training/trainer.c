@@ -142,6 +142,7 @@ static const mr_stage *const stages[MR_STAGE_COUNT] = {
     [MR_STAGE_NEXT_TOKEN] = &mr_stage_next_token,
     [MR_STAGE_CONTRASTIVE] = &mr_stage_contrastive,
     [MR_STAGE_RANK] = &mr_stage_rank,
+    [MR_STAGE_CAPTION] = &mr_stage_caption,
 };
 
 static mr_status valid_loss(loop *l, double *out, mr_error *err)
@@ -156,6 +157,11 @@ static mr_status valid_loss(loop *l, double *out, mr_error *err)
         status = micro_batch(&l->pass, &loss, &tokens, err);
     }
     *out = n > 0 ? loss / (double)n : (double)NAN;
+    if (status == MR_OK && n > 0 && !isfinite(*out))
+        status = MR_FAIL(err, CORRUPT,
+                         "step %" PRId64 ": the loss of the valid split is %g; lower "
+                         "optimizer.rate. The last checkpoint is as it was",
+                         l->at.step, *out);
     return status;
 }
 
@@ -262,6 +268,7 @@ static mr_status run(loop *l, mr_train_summary *summary, mr_error *err)
     summary->finished = l->at.step >= l->steps;
     summary->loss = l->at.smooth_loss;
     summary->tokens = l->at.tokens;
+    summary->passed_over = l->trainer.passed_over;
     summary->tokens_per_s = (double)(l->at.tokens - tokens) /
                             ((double)(mr_clock_monotonic_us() - started) / 1e6 + 1e-9);
     if (status == MR_OK && summary->finished)

@@ -51,6 +51,8 @@ typedef struct {
     double loss, valid_loss;
     double tokens_per_s;
     uint64_t tokens; /* trained on, in all; of the bpe stage: the size of the vocabulary */
+    uint64_t
+        passed_over; /* rows of the data without what the stage reads: captions without image */
 } mr_train_summary;
 
 MR_NODISCARD mr_status mr_train_run(const mr_recipe *recipe, const mr_train_options *opt,

@@ -138,21 +138,69 @@ static mr_status load_grown(mr_trainer *t, const mr_trainer_part *p, mr_error *e
     return status;
 }
 
-/* Keys start as queries do, head by head: like attends to like from the first step. */
-static void share_qk(mr_trainer *t, const mr_trainer_part *p)
+/* Rows of a head made orthonormal, in their order (Gram-Schmidt). */
+static void orthonormal(float *rows, size_t n, size_t width, const mr_ops_f32 *ops)
 {
-    const mr_decoder_layout *d = &p->decoder;
-    const size_t group = (size_t)(d->config.H / d->config.K);
-    const size_t head = (size_t)d->config.D * (size_t)d->config.C;
-    for (int l = p->file_layers; l < d->config.L; l++) {
-        const float *q = t->values + t->weights.weight[d->layer[l].q].offset;
-        float *k = t->values + t->weights.weight[d->layer[l].k].offset;
-        for (size_t kv = 0; kv < (size_t)d->config.K; kv++)
-            memcpy(k + kv * head, q + kv * group * head, head * sizeof *k);
+    for (size_t i = 0; i < n; i++) {
+        float *row = rows + i * width;
+        for (size_t k = 0; k < i; k++)
+            ops->add_scaled(row, rows + k * width, -ops->dot(row, rows + k * width, width), width);
+        const float length = sqrtf(ops->dot(row, row, width)) + 1e-12f;
+        for (size_t c = 0; c < width; c++)
+            row[c] /= length;
     }
 }
 
-/* A new linear projector that only scales. */
+static float *values_of(mr_trainer *t, size_t weight, size_t *n)
+{
+    const mr_weight *w = &t->weights.weight[weight];
+    *n = w->n;
+    return t->values + w->offset;
+}
+
+/* New layers begin by attending to what is alike. A head's queries are an orthonormal projection of
+ * the space in which the layers below, an encoder's, end: after its final norm. Keys are projected
+ * the same way, so that a head's score is a cosine, and their gain keeps it soft enough to learn:
+ * sqrt(0.6) twice, which is 0.6 sqrt(D) at most. */
+static void share_qk(mr_trainer *t, const mr_trainer_part *p)
+{
+    const mr_decoder_layout *d = &p->decoder;
+    const size_t group = (size_t)(d->config.H / d->config.K), D = (size_t)d->config.D;
+    const size_t C = (size_t)d->config.C;
+    size_t n;
+    const float *final_norm = values_of(t, d->final_norm, &n);
+    for (int l = p->file_layers; l < d->config.L; l++) {
+        const mr_decoder_layer *layer = &d->layer[l];
+        float *q = values_of(t, layer->q, &n), *k = values_of(t, layer->k, &n);
+        for (size_t head = 0; head < (size_t)d->config.H; head++)
+            orthonormal(q + head * D * C, D < C ? D : C, C, t->ops);
+        for (size_t kv = 0; kv < (size_t)d->config.K; kv++)
+            memcpy(k + kv * D * C, q + kv * group * D * C, D * C * sizeof *k);
+        memcpy(values_of(t, layer->attention_norm, &n), final_norm, C * sizeof(float));
+        for (size_t i = 0; layer->q_norm != MR_NO_WEIGHT && i < D; i++) {
+            values_of(t, layer->q_norm, &n)[i] = sqrtf(0.6f);
+            values_of(t, layer->k_norm, &n)[i] = sqrtf(0.6f);
+        }
+    }
+}
+
+/* What the layers of the file add to the residual stream, made smaller: vectors that enter it from
+ * outside then pass them almost as they came. */
+static void damp_lower(mr_trainer *t, const mr_trainer_part *p)
+{
+    for (int l = 0; l < p->file_layers; l++) {
+        const size_t weights[2] = {p->decoder.layer[l].o, p->decoder.layer[l].down};
+        for (size_t i = 0; i < 2; i++) {
+            size_t n;
+            float *w = values_of(t, weights[i], &n);
+            for (size_t k = 0; k < n; k++)
+                w[k] *= (float)p->recipe->damp;
+        }
+    }
+}
+
+/* A new linear projector that only scales, and takes back the gain of the encoder's final norm:
+ * what comes out is the direction in which the encoder's own residual stream ended. */
 static mr_status set_identity(mr_trainer *t, const mr_trainer_part *p, mr_error *err)
 {
     const mr_weight *w = &t->weights.weight[p->part->first];
@@ -163,8 +211,12 @@ static mr_status set_identity(mr_trainer *t, const mr_trainer_part *p, mr_error 
                        "widths, not from %d to %d",
                        p->recipe->name, (int)w->shape[1], (int)w->shape[0]);
     memset(t->values + w->offset, 0, w->n * sizeof(float));
-    for (size_t i = 0; i < n; i++)
-        t->values[w->offset + i * n + i] = (float)p->recipe->scale;
+    size_t gains;
+    const float *gain = values_of(t, t->encoder.decoder.final_norm, &gains);
+    for (size_t i = 0; i < n; i++) {
+        const float inverse = gains == n && fabsf(gain[i]) > 1e-3f ? 1 / gain[i] : 1;
+        t->values[w->offset + i * n + i] = (float)p->recipe->scale * inverse;
+    }
     return MR_OK;
 }
 
@@ -180,11 +232,14 @@ static mr_status fill_part(mr_trainer *t, mr_trainer_part *p, mr_error *err)
         return mr_weights_load(&t->weights, p->part, p->recipe->from, t->values, err);
     mr_weights_draw(&t->weights, p->part, t->recipe->seed, deviation_of(t, p->recipe, p->part),
                     t->values);
-    if (p->recipe->share_qk)
-        share_qk(t, p);
     if (p->recipe->scale > 0)
         return set_identity(t, p, err);
-    return p->recipe->from ? load_grown(t, p, err) : MR_OK;
+    mr_status status = p->recipe->from ? load_grown(t, p, err) : MR_OK;
+    if (status == MR_OK && p->recipe->share_qk)
+        share_qk(t, p);
+    if (status == MR_OK && grown && p->recipe->damp > 0)
+        damp_lower(t, p);
+    return status;
 }
 
 static mr_status allocate(mr_trainer *t, mr_error *err)
@@ -257,11 +312,19 @@ mr_status mr_trainer_open_parts(mr_trainer *t, mr_error *err)
         status = add_decoder(t, "encoder", true, &t->encoder, err);
     if (status == MR_OK)
         status = add_decoder(t, "teacher", false, &t->teacher, err);
+    if (status == MR_OK)
+        status = mr_trainer_add_user(t, &t->user, err);
+    if (status == MR_OK)
+        status = mr_trainer_add_vision(t, &t->vision, err);
     const size_t in = (size_t)t->encoder.decoder.config.C, out = (size_t)t->llm.decoder.config.C;
+    const size_t of_users = t->user.recipe ? t->user.user.config.C : in;
     if (status == MR_OK)
         status = add_projector(t, "item_projector", in, out, &t->item_projector, err);
     if (status == MR_OK)
-        status = add_projector(t, "user_projector", in, out, &t->user_projector, err);
+        status = add_projector(t, "user_projector", of_users, out, &t->user_projector, err);
+    if (status == MR_OK)
+        status = add_projector(t, "image_projector", (size_t)t->vision.vision.shape.config.C, out,
+                               &t->image_projector, err);
     if (status == MR_OK)
         status = add_projector(t, "teacher_projector", in, (size_t)t->teacher.decoder.config.C,
                                &t->teacher_projector, err);
@@ -274,10 +337,21 @@ mr_status mr_trainer_open_parts(mr_trainer *t, mr_error *err)
                                       &t->teacher,
                                       &t->item_projector,
                                       &t->user_projector,
-                                      &t->teacher_projector};
+                                      &t->teacher_projector,
+                                      &t->user,
+                                      &t->vision,
+                                      &t->image_projector};
     for (size_t i = 0; status == MR_OK && i < sizeof parts / sizeof *parts; i++)
         status = fill_part(t, parts[i], err);
     return status == MR_OK ? freeze(t, err) : status;
+}
+
+bool mr_trainer_trains(const mr_trainer *t, const mr_trainer_part *p)
+{
+    for (size_t i = 0; p->part && i < p->part->n; i++)
+        if (t->weights.weight[p->part->first + i].trained)
+            return true;
+    return false;
 }
 
 void mr_trainer_close_parts(mr_trainer *t)
@@ -366,6 +440,12 @@ mr_status mr_trainer_save_parts(const mr_trainer *t, const char *folder, mr_erro
         status = save_projector(t, &t->item_projector, folder, &arena, err);
     if (status == MR_OK && t->user_projector.part)
         status = save_projector(t, &t->user_projector, folder, &arena, err);
+    if (status == MR_OK && t->image_projector.part)
+        status = save_projector(t, &t->image_projector, folder, &arena, err);
+    if (status == MR_OK && t->user.part)
+        status = mr_trainer_save_user(t, folder, &arena, err);
+    if (status == MR_OK && t->vision.part)
+        status = mr_trainer_save_vision(t, folder, &arena, err);
     mr_arena_done(&arena);
     return status;
 }

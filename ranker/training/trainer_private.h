@@ -16,6 +16,8 @@
 #include "ranker/training/optimizer.h"
 #include "ranker/training/projector_train.h"
 #include "ranker/training/trainer.h"
+#include "ranker/training/user_encoder.h"
+#include "ranker/training/vision.h"
 #include "ranker/training/weights.h"
 
 /* A part as the trainer holds it: layout when it is there. */
@@ -25,6 +27,8 @@ typedef struct {
     mr_decoder_layout decoder;    /* llm, encoder, teacher */
     int file_layers;              /* of a decoder: those that come from a file */
     mr_projector_layout projector;
+    mr_user_layout user;
+    mr_vision_layout vision;
 } mr_trainer_part;
 
 /* What of bundle.json training reads. Templates are owned, JSON is borrowed from root. */
@@ -73,6 +77,8 @@ typedef struct {
 extern const mr_stage mr_stage_next_token;
 extern const mr_stage mr_stage_contrastive;
 extern const mr_stage mr_stage_rank;
+extern const mr_stage mr_stage_user;
+extern const mr_stage mr_stage_caption;
 
 struct mr_trainer {
     const mr_recipe *recipe;
@@ -91,6 +97,8 @@ struct mr_trainer {
     mr_tokenizer *tokenizer;
     mr_trainer_spec spec; /* root NULL: the recipe names no bundle */
     mr_trainer_part llm, encoder, teacher, item_projector, user_projector, teacher_projector;
+    mr_trainer_part user, vision, image_projector;
+    uint64_t passed_over; /* rows of the data that the stage could not use, set by its open */
 };
 
 /* trainer_parts.c */
@@ -99,9 +107,24 @@ void mr_trainer_close_parts(mr_trainer *trainer);
 /* INVALID, naming the stage, when a part that it needs is not in the recipe. */
 MR_NODISCARD mr_status mr_trainer_need(const mr_trainer *trainer, const mr_trainer_part *part,
                                        const char *name, mr_error *err);
-/* Writes all trained or new parts in Hugging Face layout into a folder. */
+/* Whether some weight of the part is trained. */
+bool mr_trainer_trains(const mr_trainer *trainer, const mr_trainer_part *part);
+/* Writes all trained or new parts in Hugging Face layout into a folder: but for a frozen vision
+ * tower, which is where it came from. */
 MR_NODISCARD mr_status mr_trainer_save_parts(const mr_trainer *trainer, const char *folder,
                                              mr_error *err);
+
+/* trainer_modules.c: the user encoder and the vision tower. */
+MR_NODISCARD mr_status mr_trainer_add_user(mr_trainer *trainer, mr_trainer_part *out,
+                                           mr_error *err);
+MR_NODISCARD mr_status mr_trainer_add_vision(mr_trainer *trainer, mr_trainer_part *out,
+                                             mr_error *err);
+MR_NODISCARD mr_status mr_trainer_save_user(const mr_trainer *trainer, const char *folder,
+                                            mr_arena *arena, mr_error *err);
+MR_NODISCARD mr_status mr_trainer_save_vision(const mr_trainer *trainer, const char *folder,
+                                              mr_arena *arena, mr_error *err);
+/* Most items that stand for a user: the recipe's, cut to what will be served. */
+size_t mr_trainer_history(const mr_trainer *trainer);
 
 /* trainer_spec.c */
 MR_NODISCARD mr_status mr_trainer_spec_open(mr_trainer_spec *out, const char *path,

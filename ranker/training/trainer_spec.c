@@ -6,9 +6,8 @@
 #include <string.h>
 
 #include "encoders/text_encoder.h"
+#include "ranker/model/parts.h"
 #include "ranker/training/trainer_private.h"
-
-#define DEFAULT_LENGTH 2048
 
 /* An id, or a string that is one token. */
 static mr_status label(const json_t *score, const char *key, const char *path,
@@ -32,9 +31,10 @@ static mr_status read_item_encoder(mr_trainer_spec *spec, const json_t *item, co
                                    const mr_tokenizer *tokenizer, mr_error *err)
 {
     mr_json_cursor cur = mr_json_cursor_of(path, item, err);
-    spec->item_tokens = (int)mr_json_int(&cur, "tokens", 1, MR_TEXT_ENCODER_MAX_TOKENS, 1);
-    spec->item_max_tokens = (int)mr_json_int(&cur, "max_tokens", 2, 32768, 512);
-    spec->item_append_eos = mr_json_bool(&cur, "append_eos", false);
+    spec->item_tokens =
+        (int)mr_json_int(&cur, "tokens", 1, MR_TEXT_ENCODER_MAX_TOKENS, MR_BUNDLE_ITEM_TOKENS);
+    spec->item_max_tokens = (int)mr_json_int(&cur, "max_tokens", 2, 32768, MR_BUNDLE_ITEM_LENGTH);
+    spec->item_append_eos = mr_json_bool(&cur, "append_eos", MR_BUNDLE_APPEND_EOS);
     const json_t *text = mr_json_array(&cur, "text", true);
     if (cur.status != MR_OK)
         return cur.status;
@@ -44,21 +44,26 @@ static mr_status read_item_encoder(mr_trainer_spec *spec, const json_t *item, co
 mr_status mr_trainer_spec_open(mr_trainer_spec *out, const char *path,
                                const mr_tokenizer *tokenizer, mr_error *err)
 {
-    mr_trainer_spec spec = {.max_length = DEFAULT_LENGTH, .user_order = MR_HISTORY_SET};
+    mr_trainer_spec spec = {.user_order = MR_HISTORY_SET};
     mr_status status = mr_json_load_file(&spec.root, path, MR_JSON_MAX_CONFIG, err);
     if (status != MR_OK)
         return status;
     mr_json_cursor cur = mr_json_cursor_of(path, spec.root, err);
-    const char *mode = mr_json_string(&cur, "mode", "mixed", false);
+    const char *mode = mr_json_string(&cur, "mode", NULL, true);
     const json_t *prefix = mr_json_array(&cur, "prefix", true);
     const json_t *suffix = mr_json_array(&cur, "suffix", true);
     const json_t *score = mr_json_object(&cur, "score", true);
     const json_t *encoders = mr_json_object(&cur, "encoders", false);
-    spec.max_length = (int)mr_json_int(&cur, "max_length", 2, 1 << 20, DEFAULT_LENGTH);
+    spec.max_length = (int)mr_json_int(&cur, "max_length", 8, 131072, MR_BUNDLE_MAX_LENGTH);
     status = cur.status;
     if (status != MR_OK)
         goto out;
     spec.mixed = strcmp(mode, "mixed") == 0;
+    if (!spec.mixed && strcmp(mode, "text") != 0)
+        status =
+            MR_FAIL(err, INVALID, "%s: 'mode' is '%s', expected 'mixed' or 'text'", path, mode);
+    if (status != MR_OK)
+        goto out;
     status = label(score, "yes", path, tokenizer, &spec.yes, err);
     if (status == MR_OK)
         status = label(score, "no", path, tokenizer, &spec.no, err);
@@ -72,11 +77,16 @@ mr_status mr_trainer_spec_open(mr_trainer_spec *out, const char *path,
         status = read_item_encoder(&spec, item, path, tokenizer, err);
     if (status == MR_OK && user) {
         mr_json_cursor u = mr_json_cursor_of(path, user, err);
-        spec.user_tokens = (int)mr_json_int(&u, "tokens", 1, 1024, 16);
-        const char *order = mr_json_string(&u, "order", "set", false);
-        if (order && strcmp(order, "sequence") == 0)
-            spec.user_order = MR_HISTORY_SEQUENCE;
+        spec.user_tokens =
+            (int)mr_json_int(&u, "tokens", 1, MR_BUNDLE_HISTORY_MOST, MR_BUNDLE_HISTORY_TOKENS);
+        const char *order = mr_json_string(&u, "order", MR_BUNDLE_HISTORY_ORDER, false);
         status = u.status;
+        if (status == MR_OK && strcmp(order, "sequence") == 0)
+            spec.user_order = MR_HISTORY_SEQUENCE;
+        else if (status == MR_OK && strcmp(order, "set") != 0)
+            status = MR_FAIL(err, INVALID,
+                             "%s: encoders.user.order is '%s', expected 'set' or 'sequence'", path,
+                             order);
     }
     if (status != MR_OK)
         goto out;

@@ -136,7 +136,11 @@ static double read_number(const cyaml_schema_value_t *schema, const void *value)
 {
     if (schema->type == CYAML_FLOAT)
         return *(const double *)value;
-    return (double)read_uint(value, schema->data_size); /* below 2^53, and no negative ones */
+    const uint64_t number = read_uint(value, schema->data_size); /* its size is below 2^53 */
+    if (schema->type == CYAML_INT)
+        return schema->data_size == sizeof(int32_t) ? (double)(int32_t)(uint32_t)number
+                                                    : (double)(int64_t)number;
+    return (double)number;
 }
 
 static bool is_default(const walk *w, const cyaml_schema_value_t *schema, const void *value)
@@ -145,7 +149,8 @@ static bool is_default(const walk *w, const cyaml_schema_value_t *schema, const 
     switch (schema->type) {
     case CYAML_STRING: return !value;
     case CYAML_BOOL: return !read_uint(value, schema->data_size);
-    case CYAML_ENUM: return false;
+    case CYAML_ENUM: /* one that may be left out is then its first word */
+        return schema->flags & CYAML_FLAG_OPTIONAL && !read_uint(value, schema->data_size);
     default:
         number = mr_yaml_find_number(w->schema, w->path);
         return number && read_number(schema, value) == number->fallback;

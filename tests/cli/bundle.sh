@@ -50,6 +50,15 @@ err_has "'$work/b' is already there; --force replaces it"
 # shellcheck disable=SC2086
 ok bundle create --spec "$work/spec.json" $parts --force "$work/b"
 
+it "stores the weights in another type, half the size"
+# shellcheck disable=SC2086
+ok bundle create --spec "$work/spec.json" $parts --dtype f32 "$work/wide" --json
+# shellcheck disable=SC2086
+ok bundle create --spec "$work/spec.json" $parts --dtype bf16 "$work/half" --json
+ok bundle verify "$work/half"
+whole=$(wc -c <"$work/wide/llm/model.safetensors") half=$(wc -c <"$work/half/llm/model.safetensors")
+[ "$half" -lt $((whole * 6 / 10)) ] || fail "$half bytes of $whole"
+
 it "tells once what is wrong, and leaves nothing behind"
 
 before=$(ls "$work")

@@ -21,7 +21,9 @@ help_names()
 help_names encode bundle store items users dtype batch map-gb exact json quiet threads version
 help_names rank bundle store query user candidates items field requests limit top blend timeout-ms \
     max-candidates threads explain json trec quiet
-help_names "bundle create" spec llm item-encoder item-projector user-encoder user-projector link force json
+help_names evaluate catalogue task system against split tune no-family titles limit resamples seed \
+    threads runs markdown json quiet
+help_names "bundle create" spec llm item-encoder item-projector user-encoder user-projector dtype link force json
 help_names "bundle golden" requests make seed json
 help_names "bundle verify" json
 help_names "bundle show" json
@@ -37,7 +39,7 @@ help_names version json
 
 it "lists the commands"
 ok --help
-for command in encode rank train bundle caption tokenize forward check version; do
+for command in encode rank evaluate train bundle caption tokenize forward check version; do
     out_has "  $command"
 done
 ok help

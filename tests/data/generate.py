@@ -36,11 +36,11 @@ def require_versions() -> None:
 def write_all(root: Path) -> None:
     from generator import (
         bpe, clip_cases, images, llava_cases, mixed, model_cases, projectors, reranker,
-        tokenizer_files, training, training_modules,
+        tokenizer_files, training, training_decoder, training_modules,
     )
 
     for part in (tokenizer_files, model_cases, reranker, mixed, projectors, images, clip_cases,
-                 llava_cases, training, training_modules, bpe):
+                 llava_cases, training, training_decoder, training_modules, bpe):
         part.write(root)
     for path in files(root):
         (root / path).chmod(0o644)  # safetensors leaves its files to their owner alone

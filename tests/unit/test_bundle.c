@@ -237,8 +237,6 @@ static const json_case json_cases[] = {
      "'suffix'"},
     {"a yes of several tokens", "{'score': {'yes': 'yes please'}}", MR_INVALID,
      "'score.yes' is 'yes please', which is "},
-    {"a special token as label", "{'score': {'no': '<|endoftext|>'}}", MR_INVALID,
-     "'score.no' is '<|endoftext|>', which is "},
     {"labels that are one", "{'score': {'yes': 569, 'no': 569}}", MR_INVALID,
      "'score.yes' and 'score.no' are both token 569"},
     {"a label outside the vocabulary", "{'score': {'yes': 640}}", MR_INVALID,

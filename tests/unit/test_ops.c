@@ -43,6 +43,8 @@ typedef enum {
     OP_RMS_NORM_BACK,
     OP_LAYER_NORM,
     OP_LAYER_NORM_BACK,
+    OP_NORMALISE,
+    OP_NORMALISE_BACK,
     OP_ROPE,
     OP_ROPE_BACK,
     OP_SILU_MUL,
@@ -57,12 +59,17 @@ typedef enum {
     OP_COUNT
 } op;
 
-static const char *const op_names[OP_COUNT] = {
-    "gemm",     "add",           "dot",          "bias",
-    "rms_norm", "rms_norm_back", "layer_norm",   "layer_norm_back",
-    "rope",     "rope_back",     "silu_mul",     "silu_mul_back",
-    "gelu",     "gelu_back",     "quick_gelu",   "quick_gelu_back",
-    "softmax",  "softmax_back",  "cross_entropy"};
+static const char *const op_names[OP_COUNT] = {"gemm",         "add",
+                                               "dot",          "bias",
+                                               "rms_norm",     "rms_norm_back",
+                                               "layer_norm",   "layer_norm_back",
+                                               "normalise",    "normalise_back",
+                                               "rope",         "rope_back",
+                                               "silu_mul",     "silu_mul_back",
+                                               "gelu",         "gelu_back",
+                                               "quick_gelu",   "quick_gelu_back",
+                                               "softmax",      "softmax_back",
+                                               "cross_entropy"};
 
 _Static_assert(sizeof op_cases_f32 / sizeof *op_cases_f32 == OP_COUNT, "one case a name");
 
@@ -119,8 +126,8 @@ static void check_set(const mr_ops_f32 *ops)
             run_f64(&d, (op)which, want64);
             for (size_t k = 0; k < MAX_RESULT; k++)
                 want[k] = (float)want64[k];
-            /* At width 1 LayerNorm's way back is a difference of equals: nothing to compare. */
-            if (d.n == 1 && which == OP_LAYER_NORM_BACK)
+            /* At width 1 these ways back are differences of equals: nothing to compare. */
+            if (d.n == 1 && (which == OP_LAYER_NORM_BACK || which == OP_NORMALISE_BACK))
                 continue;
             const double error = test_relative_error(got, want, MAX_RESULT);
             if (error > 3e-6)
@@ -193,6 +200,7 @@ static const way_back ways[] = {
     {OP_LAYER_NORM, OP_LAYER_NORM_BACK, BY_X, 1, 2, 2, 1}, /* the same */
     {OP_LAYER_NORM, OP_LAYER_NORM_BACK, BY_W, 1, 0, 1, 1},
     {OP_LAYER_NORM, OP_LAYER_NORM_BACK, BY_B, 1, 1, 1, 1},
+    {OP_NORMALISE, OP_NORMALISE_BACK, BY_X, 0, 0, 2, 0},
     {OP_SILU_MUL, OP_SILU_MUL_BACK, BY_X, 0, 0, 2, 0},
     {OP_GELU, OP_GELU_BACK, BY_X, 0, 0, 1, 0},
     {OP_QUICK_GELU, OP_QUICK_GELU_BACK, BY_X, 0, 0, 1, 0},
@@ -302,6 +310,17 @@ static void rope_turned_back_is_where_it_was(void **state)
             fail_msg("element %zu: %g, it was %g", i, back[i], before[i]);
 }
 
+static void a_vector_without_direction_stays_zero_and_gets_no_gradient(void **state)
+{
+    (void)state;
+    const float zero[3] = {0}, dy[3] = {1, -2, 3};
+    float y[3] = {9, 9, 9}, dx[3] = {9, 9, 9}, length = 9;
+    mr_ops_generic_f32.normalise(y, 3, &length, zero, 3, 1, 3);
+    mr_ops_generic_f32.normalise_back(dx, 3, dy, 3, y, 3, &length, 1, 3);
+    assert_memory_equal(y, zero, sizeof zero);
+    assert_true(length == 0 && dx[0] == 0 && dx[1] == 0 && dx[2] == 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -312,6 +331,7 @@ int main(void)
         cmocka_unit_test(ways_back_agree_with_central_differences),
         cmocka_unit_test(cross_entropy_gives_the_gradient_of_its_own_loss),
         cmocka_unit_test(rope_turned_back_is_where_it_was),
+        cmocka_unit_test(a_vector_without_direction_stays_zero_and_gets_no_gradient),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -79,8 +79,9 @@ static void keys_that_are_unknown_or_twice_are_refused(void **state)
         {GOOD "<<: {seed: 1}\n", MR_INVALID,
          "r.yaml:6: unknown key '<<', expected stage, seed, bundle, tokenizer, parts, freeze, "
          "data, losses, second_phase, teacher, steps, epochs, batch, accumulate, shards, "
-         "max_tokens, candidates, history, user_dropout, query_dropout, valid_every, optimizer, "
-         "checkpoint, vocabulary or special"},
+         "max_tokens, candidates, history, user_dropout, query_dropout, token_dropout, "
+         "valid_every, "
+         "optimizer, checkpoint, vocabulary, style, lowercase, min_frequency or special"},
         {GOOD "batch: 8\n", MR_INVALID, "r.yaml:6: batch is there twice, first in line 5"},
         {GOOD "optimizer: {rate: 0.1, rate: 0.2}\n", MR_INVALID,
          "r.yaml:6: optimizer.rate is there twice, first in line 6"},
@@ -183,6 +184,8 @@ static void keys_that_the_stage_does_not_read_are_refused(void **state)
         {"stage: bpe\ndata: {texts: [a]}\nvocabulary: 300\noptimizer:\n  rate: 1e-3\n", MR_INVALID,
          "r.yaml:4: stage bpe does not read 'optimizer', which is for next_token, contrastive, "
          "rank, user and caption; take it out"},
+        {GOOD "style: qwen2\n", MR_INVALID,
+         "r.yaml:6: stage next_token does not read 'style', which is for bpe; take it out"},
         {GOOD_RANK "vocabulary: 300\n", MR_INVALID,
          "r.yaml:7: stage rank does not read 'vocabulary', which is for bpe; take it out"},
         {"stage: user\nparts: [{name: user, from: a}]\n"
@@ -217,6 +220,10 @@ static void what_a_stage_needs_must_be_there(void **state)
     static const refusal rows[] = {
         {"stage: bpe\ndata: {texts: []}\nvocabulary: 300\n", MR_INVALID,
          "r.yaml:1: stage bpe needs data.texts, which is missing or empty"},
+        {"stage: bpe\ndata: {texts: [a]}\nvocabulary: 300\nstyle: bert\n", MR_INVALID,
+         "r.yaml:4: style is 'bert', expected gpt2 or qwen2"},
+        {"stage: bpe\ndata: {texts: [a]}\nvocabulary: 300\nmin_frequency: 0\n", MR_INVALID,
+         "r.yaml:4: min_frequency is '0', expected an integer from 1 to 1000000000"},
         {"stage: bpe\ndata: {texts: [a]}\n", MR_INVALID,
          "r.yaml:1: stage bpe needs vocabulary, which is missing or empty"},
         {"stage: contrastive\ndata: {items: a, pairs: []}\n", MR_INVALID,

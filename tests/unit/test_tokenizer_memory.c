@@ -81,9 +81,13 @@ static void the_kth_allocation_fails_cleanly_for_every_k(void **state)
         {.pre_tokenizer = "{\"type\":\"ByteLevel\",\"add_prefix_space\":true,\"trim_offsets\":"
                           "true}",
          .decoder = "{\"type\":\"ByteLevel\",\"add_prefix_space\":true,\"trim_offsets\":true}"},
+        {.added = ADDED_AS(7, "\xC4\xB0X", false, false, false, true, false),
+         .normalizer = "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFC\"},{\"type\":"
+                       "\"Lowercase\"}]}",
+         .options = "\"unk_token\":\"?\","},
         {0},
     };
-    char text[600] = "<s>ab e\xCC\x81 x_ abc";
+    char text[600] = "<s>ab e\xCC\x81 x_ ABC \xC4\xB0x abc";
     for (size_t n = strlen(text); n + 1 < sizeof text; n++)
         text[n] = "abcca"[n % 5]; /* a word long enough for the heap */
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {

@@ -21,8 +21,9 @@
 
 #define ROOT "data/tokenizers/"
 
-static const char *const cases[] = {"gpt2",    "qwen2",    "qwen3-embedding",    "llama3",
-                                    "smollm2", "llama-sp", "llama-sp-metaspace", "added-flags"};
+static const char *const cases[] = {"gpt2",         "qwen2",    "qwen3-embedding",    "llama3",
+                                    "smollm2",      "llama-sp", "llama-sp-metaspace", "added-flags",
+                                    "nfc-lowercase"};
 #define N_CASES (sizeof cases / sizeof *cases)
 
 static mr_tokenizer *open_case(const char *name)
@@ -162,6 +163,87 @@ static void byte_level_tokenizers_give_every_text_back(void **state)
         assert_true(each_row(lossless[i], "cases.jsonl", check_round_trip) > 20);
 }
 
+/* ---- The first ids ---- */
+
+static void check_first(const mr_tokenizer *tok, const json_t *row, const char *where)
+{
+    const mr_str text = string_at(row, "text");
+    mr_error err = {0};
+    mr_ids all = {0}, first = {0};
+    assert_status(mr_tokenizer_encode(tok, text, MR_TOKENIZE_PLAIN, &all, &err), MR_OK, &err);
+    for (size_t most = 0; most <= all.n + 1; most += 1 + most / 8) {
+        const size_t wanted = most < all.n ? most : all.n;
+        first.n = 0;
+        assert_status(mr_tokenizer_encode_first(tok, text, MR_TOKENIZE_PLAIN, most, &first, &err),
+                      MR_OK, &err);
+        if (first.n < wanted ||
+            (wanted && memcmp(first.data, all.data, wanted * sizeof *all.data) != 0))
+            fail_msg("%s: the first %zu of %zu ids are others", where, wanted, all.n);
+    }
+    mr_ids_release(&all);
+    mr_ids_release(&first);
+}
+
+static void the_first_ids_are_those_of_the_whole_text(void **state)
+{
+    (void)state;
+    static const char *const some[] = {"qwen2", "llama-sp", "nfc-lowercase"};
+    for (size_t i = 0; i < sizeof some / sizeof *some; i++)
+        assert_true(each_row(some[i], "cases.jsonl", check_first) > 20);
+}
+
+/* ---- Lower case, character by character ---- */
+
+typedef struct {
+    char bytes[8];
+    size_t len;
+} spelled;
+
+/* What each character of the library's list becomes; empty: it is not in the list. */
+static spelled lower_of[0x110000];
+
+static void note_lower(const mr_tokenizer *tok, const json_t *row, const char *where)
+{
+    (void)tok;
+    const mr_str text = string_at(row, "text"), lower = string_at(row, "lower");
+    size_t at = 0;
+    for (size_t i = 0; i < text.len; i += mr_tok_char_size((unsigned char)text.data[i])) {
+        const uint32_t character = mr_tok_code_point(text.data + i);
+        spelled *to = &lower_of[character];
+        to->len = mr_tok_char_size((unsigned char)lower.data[at]);
+        if (character == 0x130) /* an i and a combining dot */
+            to->len += 2;
+        assert_true(at + to->len <= lower.len);
+        memcpy(to->bytes, lower.data + at, to->len);
+        at += to->len;
+    }
+    if (at != lower.len)
+        fail_msg("%s: %zu bytes of %zu belong to no character", where, lower.len - at, lower.len);
+}
+
+static void every_character_has_the_lower_case_of_the_library(void **state)
+{
+    (void)state;
+    mr_strbuf out = {0};
+    size_t n = 0;
+    assert_true(each_row("nfc-lowercase", "lowercase.jsonl", note_lower) > 20);
+    for (uint32_t c = 0; c < 0x110000; c++) {
+        char text[4];
+        const size_t len = mr_utf8_encode(c, text);
+        bool changed = false;
+        mr_strbuf_clear(&out);
+        mr_tok_lowercase((mr_str){text, len}, &out, &changed);
+        if (changed != (lower_of[c].len > 0) || out.len != lower_of[c].len ||
+            memcmp(out.len ? out.data : "", lower_of[c].bytes, out.len) != 0)
+            fail_msg("U+%04X becomes '%.*s', expected '%.*s'", (unsigned)c, (int)out.len,
+                     out.len ? out.data : "", (int)lower_of[c].len, lower_of[c].bytes);
+        n += changed;
+    }
+    assert_true(n > 1400);
+    assert_false(out.failed);
+    mr_strbuf_release(&out);
+}
+
 /* ---- The scanners against the regexes that they stand for ---- */
 
 static void compare_cuts(const char *regex, mr_str text, const mr_tok_classes *classes)
@@ -254,6 +336,8 @@ int main(void)
         cmocka_unit_test(every_text_gives_the_ids_of_the_library_and_comes_back),
         cmocka_unit_test(ids_that_no_text_gives_decode_as_in_the_library),
         cmocka_unit_test(byte_level_tokenizers_give_every_text_back),
+        cmocka_unit_test(the_first_ids_are_those_of_the_whole_text),
+        cmocka_unit_test(every_character_has_the_lower_case_of_the_library),
         cmocka_unit_test(scanners_cut_where_the_regexes_do),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -82,6 +82,11 @@ static void vocabularies_that_cannot_be(void **state)
           .normalizer = "{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"_\"}"},
          MR_CORRUPT,
          "are searched for with the same text"},
+        {{.added = ADDED_AS(7, "Tok", false, false, false, true,
+                            false) "," ADDED_AS(8, "tOK", false, false, false, true, false),
+          .normalizer = "{\"type\":\"Lowercase\"}"},
+         MR_CORRUPT,
+         "the added tokens 'Tok' and 'tOK' are searched for with the same text"},
     };
     check_refusals(rows, COUNT(rows));
 }
@@ -106,6 +111,9 @@ static void what_is_not_computed_is_refused_by_name(void **state)
          MR_UNSUPPORTED,
          "normalizer.normalizers[1]: the type 'NFKC'"},
         {{.normalizer = "{\"type\":\"NFC\",\"form\":2}"}, MR_UNSUPPORTED, "the key 'form'"},
+        {{.normalizer = "{\"type\":\"Lowercase\",\"language\":\"tr\"}"},
+         MR_UNSUPPORTED,
+         "the key 'language'"},
         {{.normalizer = "{\"type\":\"Prepend\",\"prepend\":\"\"}"}, MR_UNSUPPORTED, "is empty"},
         {{.normalizer = "{\"type\":\"Replace\",\"pattern\":{\"String\":\"\"},\"content\":\"x\"}"},
          MR_UNSUPPORTED,

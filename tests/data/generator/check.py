@@ -9,8 +9,11 @@ import numpy as np
 from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_torch_file
 
-from . import clip_cases, llava_cases, mixed, model_cases, oracle, oracle_vision, projectors
-from .common import load, run
+from . import (
+    clip_cases, llava_cases, mixed, model_cases, oracle, oracle_vision, projectors,
+    training_decoder,
+)
+from .common import load, random_state, run
 
 # Of the largest absolute value in a tensor. The oracle works in double precision, so this is
 # how far the f32 reference itself is from the exact result.
@@ -126,6 +129,34 @@ def check_llava(case: llava_cases.Case, folder: Path) -> str:
             f"least gap {least:.1e}  ({case.note})")
 
 
+def check_decoder(case: model_cases.Case, folder: Path) -> str:
+    """Losses, and each stored gradient against a central difference in one direction: half along
+    the gradient, half anywhere."""
+    stored = load_file(folder / "reference.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    weights = oracle.read_weights(folder)
+    values = {"vectors": stored["list.vectors"].astype(np.float64)} | weights
+    exact = training_decoder.exact_losses(config, weights, case, values["vectors"])
+    worst = max(abs(stored[f"{loss}.loss"][0] / value - 1) for loss, value in exact.items())
+    worst_slope, step = 0.0, 1e-5
+    for key in stored:
+        loss, _, name = key.partition(".gradient.")
+        if not name:
+            continue
+        short = name.removeprefix("model.")
+        gradient = stored[key].astype(np.float64)
+        anywhere = random_state(case.name, key).standard_normal(gradient.shape)
+        direction = gradient / np.linalg.norm(gradient) + anywhere / np.linalg.norm(anywhere)
+        more, less = (training_decoder.exact_losses(config, moved, case, moved["vectors"])[loss]
+                      for moved in (values | {short: values[short] + sign * step * direction}
+                                    for sign in (1, -1)))
+        slope = np.array((more - less) / (2 * step))
+        worst_slope = max(worst_slope, relative_difference((gradient * direction).sum(), slope))
+    assert worst < TOLERANCE and worst_slope < 2 * TOLERANCE, (folder, worst, worst_slope)
+    return (f"{case.name:24} losses within {worst:.1e}, slopes within {worst_slope:.1e} of double "
+            f"precision  ({case.note})")
+
+
 def check(root: Path) -> None:
     for case in model_cases.CASES:
         print(check_model(case, root / "models" / case.name))
@@ -137,3 +168,5 @@ def check(root: Path) -> None:
         print(check_clip(case, root / "clip" / case.name))
     for case in llava_cases.CASES:
         print(check_llava(case, root / "llava" / case.name))
+    for case in training_decoder.CASES:
+        print(check_decoder(case, root / "training" / case.name))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-from . import corpus, texts
+from . import corpus, texts, unicode_lowercase
 from .common import empty_folder, random_state, write_jsonl
 
 QWEN2_PATTERN = (
@@ -397,6 +397,37 @@ def added_flags() -> Recipe:
     return recipe
 
 
+def nfc_lowercase() -> Recipe:
+    """qwen2 in lower case: a normalized token is found in any case, another one in its own."""
+    recipe = qwen2("nfc-lowercase")
+    recipe.normalizer = sequence("normalizers", {"type": "NFC"}, {"type": "Lowercase"})
+    recipe.added = [
+        Added("<|endoftext|>"),
+        Added("<|Sep|>"),
+        Added("Cafe\u0301", special=False, flags={"normalized": True}),
+    ]
+    recipe.short = True
+    return recipe
+
+
+LOWERCASE_TEXTS = [
+    ("capitals", "The RED Kettle boils WATER in THREE Minutes"),
+    ("upper contractions", "I'M YOU'RE HE'S WE'VE THEY'LL SHE'D ISN'T"),
+    ("camel case", "getItemScoreForUserQuery HTTPServer2XML"),
+    ("two characters from one", "\u0130stanbul \u0130\u0130x I\u0307 \u0130\u0307"),
+    ("no final sigma", "\u03a3\u038a\u03a3\u03a5\u03a6\u039f\u03a3 \u03a3"),
+    ("longer and shorter", "\u2126 \u212a\u212b \u023a\u023e\u1e9e \u2c62\u2c6f"),
+    ("title case and signs", "\u01c5\u01c4 \u2160\u216f \u24b6\u24cf \uff21 \u1f88\u1fbc"),
+    ("beyond the first plane", "\U00010400\U00010427 \U0001e900 \U00016e40"),
+    ("Unicode 16 and 17", "\u1c89\ua7cb\ua7ce\ua7dc \U00010d50\U00010d65 \U00016ea0"),
+    ("marks that compose", "E\u0301A\u030aS\u0323\u0307 CAFE\u0301S \u0301E"),
+    ("no case", "\u5546\u54c1 \u0645 \U0001f600 123 \u0000 \u00df\u0149"),
+    ("normalized token in any case", "caf\u00e9 CAFE\u0301 xCaf\u00c9s CAF\u00c9"),
+    ("other tokens in their case", "<|Sep|><|sep|><|SEP|><|ENDOFTEXT|><|endoftext|>"),
+    ("long run", "AbC" * 300 + "\u0130" * 100),
+]
+
+
 ADDED_FLAGS_TEXTS = [
     ("lstrip eats spaces before", "a  <mask>  b \n\t<mask>\nc"),
     ("rstrip eats spaces after", "a  <sep>  b\n<sep>\n \tc"),
@@ -415,6 +446,7 @@ ADDED_FLAGS_TEXTS = [
 
 RECIPES = [
     gpt2, qwen2, qwen3_embedding, llama3, smollm2, llama_sp, llama_sp_metaspace, added_flags,
+    nfc_lowercase,
 ]
 
 
@@ -426,6 +458,8 @@ def case_rows(recipe: Recipe) -> list[dict]:
     pairs = texts.all_texts([token.content for token in recipe.added], recipe.short)
     if recipe.name == "added-flags":
         pairs = pairs + ADDED_FLAGS_TEXTS
+    if recipe.name == "nfc-lowercase":
+        pairs = pairs + LOWERCASE_TEXTS
     rows = []
     for name, text in pairs:
         ids = tokenizer.encode(text, add_special_tokens=False).ids
@@ -465,6 +499,16 @@ def decode_rows(recipe: Recipe, rows: list[dict]) -> list[dict]:
     ]
 
 
+def lowercase_rows() -> list[dict]:
+    """Every character that Lowercase changes, 64 a row, and what it makes of the row."""
+    pairs = list(unicode_lowercase.lowered().items())
+    rows = [pairs[at : at + 64] for at in range(0, len(pairs), 64)]
+    return [
+        {"text": "".join(c for c, _ in row), "lower": "".join(answer for _, answer in row)}
+        for row in rows
+    ]
+
+
 def write(root: Path) -> None:
     for make in RECIPES:
         recipe = make()
@@ -473,3 +517,4 @@ def write(root: Path) -> None:
         rows = case_rows(recipe)
         write_jsonl(folder / "cases.jsonl", rows)
         write_jsonl(folder / "decode.jsonl", decode_rows(recipe, rows))
+    write_jsonl(root / "tokenizers" / "nfc-lowercase" / "lowercase.jsonl", lowercase_rows())
