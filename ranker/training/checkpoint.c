@@ -276,5 +276,9 @@ mr_status mr_checkpoint_resume(mr_trainer *t, mr_checkpoint_state *state, mr_err
 
 mr_status mr_checkpoint_publish(const mr_trainer *t, mr_error *err)
 {
-    return mr_trainer_save_parts(t, t->opt->out, err);
+    mr_status status = mr_trainer_save_parts(t, t->opt->out, err);
+    /* A run that was killed right behind its last checkpoint has not come to this. */
+    if (status == MR_OK)
+        remove_others(t, newest_before(t->opt->out, INT64_MAX));
+    return status;
 }

@@ -142,6 +142,7 @@ static const mr_stage *const stages[MR_STAGE_COUNT] = {
     [MR_STAGE_NEXT_TOKEN] = &mr_stage_next_token,
     [MR_STAGE_CONTRASTIVE] = &mr_stage_contrastive,
     [MR_STAGE_RANK] = &mr_stage_rank,
+    [MR_STAGE_USER] = &mr_stage_user,
     [MR_STAGE_CAPTION] = &mr_stage_caption,
 };
 

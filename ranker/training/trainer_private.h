@@ -145,7 +145,8 @@ MR_NODISCARD mr_status mr_checkpoint_write(const mr_trainer *trainer,
  */
 MR_NODISCARD mr_status mr_checkpoint_resume(mr_trainer *trainer, mr_checkpoint_state *state,
                                             mr_error *err);
-/* Puts the newest checkpoint's parts at their final place in out/. */
+/* Puts the newest checkpoint's parts at their final place in out/, and removes all checkpoints but
+ * those to keep. */
 MR_NODISCARD mr_status mr_checkpoint_publish(const mr_trainer *trainer, mr_error *err);
 
 /* A permutation of 0..n-1 that depends on seed and epoch alone: which example is number i. */

@@ -139,7 +139,7 @@ static void looks_at_the_valid_split_change_nothing(void **state)
         recipe->valid_every = 0;
         const mr_train_summary blind =
             train_ok(recipe, place(ways[i].name, "blind"), (run_options){0});
-        recipe->valid_every = 1;
+        recipe->valid_every = 5;
         const mr_train_summary looks =
             train_ok(recipe, place(ways[i].name, "looks"), (run_options){0});
         mr_recipe_free(recipe);
@@ -167,9 +167,14 @@ static double mean_loss(const mr_journal_rows *rows, size_t begin, size_t n)
 }
 
 /* What a stage is for shows in more steps than the other tests need; the share that has to go is of
- * the loss of the first sixth of them. A text teacher is trained first, then learned from. */
+ * the loss of the first sixth of them. A text teacher is trained first, then learned from. Few rows
+ * can be learned by heart, whatever the rounding of a build does to the way there. */
+#define FEW_ROWS(bundle)                                                            \
+    "stage: rank\nseed: 7\ntokenizer: '@/tok'\nbundle: '@/" bundle ".json'\n"       \
+    "candidates: 8\nhistory: 4\nuser_dropout: 0\ndata:\n  items: '@/items.jsonl'\n" \
+    "  users: '@/users.jsonl'\n  lists: [{file: '@/more.jsonl'}]\n"
 #define LONGER \
-    "losses: [{kind: listwise}]\nsteps: 150\nbatch: 6\noptimizer: {rate: 1e-2, warm_up: 3}\n"
+    "losses: [{kind: listwise}]\nsteps: 110\nbatch: 6\noptimizer: {rate: 1e-2, warm_up: 3}\n"
 
 static void the_loss_falls(void **state)
 {
@@ -180,22 +185,20 @@ static void the_loss_falls(void **state)
     } table[] = {
         {{"next_token_a", {NULL}}, 0.2},
         {{"contrastive_a", {NULL}}, 0.1},
-        {{"long_frozen", {RECIPE_RANK("bundle"), rank_parts, "freeze: ['encoder.*']\n", LONGER}},
-         0.1},
-        {{"long_joint", {RECIPE_RANK("bundle"), rank_parts, LONGER}}, 0.05},
-        {{"long_text",
-          {RECIPE_RANK("teacher"), "parts: [{name: llm, from: '@/lm/llm'}]\n", LONGER}},
-         0.1},
+        {{"long_frozen", {FEW_ROWS("bundle"), rank_parts, "freeze: ['encoder.*']\n", LONGER}}, 0.5},
+        {{"long_joint", {FEW_ROWS("bundle"), rank_parts, LONGER}}, 0.5},
+        {{"long_text", {FEW_ROWS("teacher"), "parts: [{name: llm, from: '@/lm/llm'}]\n", LONGER}},
+         0.5},
         {{"long_distilled",
-          {RECIPE_RANK("bundle"), rank_parts,
+          {FEW_ROWS("bundle"), rank_parts,
            "  - {name: teacher, from: '@/long_text/llm'}\nteacher: '@/teacher.json'\n"
-           "losses: [{kind: distill}]\nsteps: 150\nbatch: 6\noptimizer: {rate: 1e-2}\n"}},
-         0.2},
+           "losses: [{kind: distill}]\nsteps: 110\nbatch: 6\noptimizer: {rate: 1e-2}\n"}},
+         0.8},
         {{"long_aligned",
-          {RECIPE_RANK("bundle"), rank_parts,
+          {FEW_ROWS("bundle"), rank_parts,
            "teacher: '@/teacher.json'\nlosses: [{kind: align}]\n"
-           "steps: 60\nbatch: 6\noptimizer: {rate: 1e-2}\n"}},
-         0.2},
+           "steps: 40\nbatch: 6\noptimizer: {rate: 1e-2}\n"}},
+         0.8},
     };
     for (size_t i = 0; i < COUNT(table); i++) {
         const way *w = &table[i].way;

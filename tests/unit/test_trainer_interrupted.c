@@ -169,6 +169,10 @@ static void what_is_left_of_a_checkpoint_is_removed_by_the_next(void **state)
     assert_int_equal(unlink(checkpoint_file(out, 8, "trainer.json")), 0);
     assert_goes_on("half_removed", 16);
     assert_false(mr_file_is_folder(checkpoint_file(test_path(world, "half_removed"), 8, "")));
+    /* Also by a run that has nothing left to do but to put its parts in place. */
+    assert_int_equal(mkdir(checkpoint_file(test_path(world, "half_removed"), 20, ""), 0700), 0);
+    assert_goes_on("half_removed", STEPS);
+    assert_false(mr_file_is_folder(checkpoint_file(test_path(world, "half_removed"), 20, "")));
     /* Not named as the trainer names its own: somebody else's. */
     out = stopped_run("foreign");
     assert_int_equal(mkdir(test_path(out, "checkpoint-9"), 0700), 0);
@@ -219,15 +223,18 @@ static void a_run_that_is_killed_between_any_two_checkpoints_leaves_no_more_than
     assert_true(run_and_kill("timed", INT64_C(60000000)));
     const int64_t whole = mr_clock_monotonic_us() - began;
     int kills = 0;
-    while (kills < 30 &&
-           !run_and_kill("killed", (int64_t)mr_rng_below(&rng, (uint64_t)whole * 2 / 3)))
-        kills++;
+    for (; kills < 30; kills++) {
+        /* The machine may be faster now than it was: the first come early. */
+        const uint64_t most = (uint64_t)whole * (uint64_t)(kills + 1) / 16;
+        if (run_and_kill("killed", (int64_t)mr_rng_below(&rng, most)))
+            break;
+    }
     assert_true(kills > 0);
     mr_recipe *recipe = small_recipe();
     assert_true(train_ok(recipe, test_path(world, "killed"), (run_options){0}).finished);
     mr_recipe_free(recipe);
     assert_same_run(test_path(world, "whole"), test_path(world, "killed"), STEPS);
-    assert_int_equal(count_checkpoints(test_path(world, "killed")), 2);
+    assert_in_range(count_checkpoints(test_path(world, "killed")), 1, 2);
 }
 
 int main(void)

@@ -329,6 +329,116 @@ static void a_bundle_ranks_by_the_margins_of_training(void **state)
     }
 }
 
+static mr_recipe *short_recipe(const form *f, const char *freeze)
+{
+    return world_recipe(world,
+                        strcmp(f->order, "set") == 0 ? RECIPE_RANK("set") : RECIPE_RANK("sequence"),
+                        PARTS "  - {name: item_projector, new: linear, scale: 4}\n", f->user,
+                        "losses: [{kind: listwise}]\nbatch: 6\nvalid_every: 4\nsteps: 9\n"
+                        "optimizer: {rate: 1e-2, warm_up: 3}\n",
+                        freeze);
+}
+
+static void threads_and_stops_do_not_change_a_bit(void **state)
+{
+    (void)state;
+    static const int64_t stops[] = {1, 5, 0};
+    static const char *const files[] = {"user/model.safetensors", "user/config.json",
+                                        "user_projector.safetensors", "encoder/model.safetensors",
+                                        "optimizer.safetensors"};
+    for (size_t i = 0; i < COUNT(forms); i++) {
+        char a[1024], b[1024];
+        snprintf(a, sizeof a, "%s/%s_a", world, forms[i].name);
+        snprintf(b, sizeof b, "%s/%s_b", world, forms[i].name);
+        mr_recipe *recipe = short_recipe(&forms[i], forms[i].rest);
+        train_ok(recipe, a, (run_options){.threads = 3});
+        for (size_t s = 0; s < COUNT(stops); s++)
+            train_ok(recipe, b, (run_options){.threads = 1 + (int)s % 2, .stop_step = stops[s]});
+        mr_recipe_free(recipe);
+        assert_same_run(a, b, 9);
+        for (size_t k = 0; k < COUNT(files); k++) {
+            char first[2048];
+            snprintf(first, sizeof first, "%s", checkpoint_file(a, 9, files[k]));
+            assert_same_file(first, checkpoint_file(b, 9, files[k]));
+        }
+        assert_true(mr_file_exists(checkpoint_file(a, 9, "user/model.safetensors")));
+    }
+}
+
+static bool same_bytes(const char *a, const char *b)
+{
+    size_t n_a, n_b;
+    char *x = test_file_read(a, &n_a), *y = test_file_read(b, &n_b);
+    const bool same = n_a == n_b && memcmp(x, y, n_a) == 0;
+    free(x);
+    free(y);
+    return same;
+}
+
+/* Between the first and the last step. */
+static void a_user_encoder_is_trained_or_frozen_by_pattern(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *freeze;
+        bool moves;
+    } table[] = {{"", true}, {"freeze: ['user.*']\n", false}};
+    for (size_t i = 0; i < COUNT(table); i++) {
+        char out[1024], first[1024];
+        mr_error err = {0};
+        snprintf(out, sizeof out, "%s/pattern%zu", world, i);
+        snprintf(first, sizeof first, "%s/first%zu", world, i);
+        mr_recipe *recipe = short_recipe(&forms[0], table[i].freeze);
+        train_ok(recipe, out, (run_options){.stop_step = 1});
+        assert_status(mr_file_copy(checkpoint_file(out, 1, "user/model.safetensors"), first, &err),
+                      MR_OK, &err);
+        train_ok(recipe, out, (run_options){0});
+        mr_recipe_free(recipe);
+        if (same_bytes(first, test_path(out, "user/model.safetensors")) == table[i].moves)
+            fail_msg("with '%s' the user encoder %s", table[i].freeze,
+                     table[i].moves ? "stays" : "moves");
+    }
+}
+
+static void what_does_not_fit_is_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *head, *parts;
+        mr_status status;
+        const char *message;
+    } table[] = {
+        {RECIPE_RANK("set"),
+         PARTS "  - {name: user, new: perceiver, layers: 1, width: 24, heads: 2, ffn: 24,"
+               " latents: 3}\n",
+         MR_MISMATCH,
+         "without a part user_projector the width 24 of part 'user' must be the llm's, 16"},
+        {RECIPE_RANK("teacher"),
+         "parts:\n  - {name: llm, from: '@/lm/llm'}\n"
+         "  - {name: user, new: perceiver, layers: 1, heads: 2, ffn: 24, latents: 3}\n",
+         MR_INVALID, "part 'user' reads what part 'encoder' makes of items; the recipe has none"},
+        {RECIPE_RANK("userless"),
+         PARTS "  - {name: user, new: perceiver, layers: 1, heads: 2, ffn: 24, latents: 3}\n",
+         MR_INVALID, "part 'user' has no effect: the prefix of"},
+    };
+    mr_error err = {0};
+    json_t *spec = test_json("%s", world_bundle);
+    json_array_remove(json_object_get(spec, "prefix"),
+                      json_array_size(json_object_get(spec, "prefix")) - 1);
+    assert_status(mr_json_save_file(spec, test_path(world, "userless.json"), &err), MR_OK, &err);
+    json_decref(spec);
+    for (size_t i = 0; i < COUNT(table); i++) {
+        mr_train_summary summary = {0};
+        err = (mr_error){0};
+        mr_recipe *recipe = world_recipe(world, table[i].head, table[i].parts,
+                                         "losses: [{kind: listwise}]\nbatch: 6\nsteps: 1\n");
+        assert_status(train(recipe, test_path(world, "refused"), (run_options){0}, &summary, &err),
+                      table[i].status, &err);
+        assert_contains(err.message, table[i].message);
+        mr_recipe_free(recipe);
+    }
+}
+
 static int set_up(void **state)
 {
     (void)state;
@@ -360,6 +470,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_bundle_ranks_by_the_margins_of_training),
+        cmocka_unit_test(threads_and_stops_do_not_change_a_bit),
+        cmocka_unit_test(a_user_encoder_is_trained_or_frozen_by_pattern),
+        cmocka_unit_test(what_does_not_fit_is_refused),
     };
     return cmocka_run_group_tests_name("training_served", tests, set_up, tear_down);
 }
