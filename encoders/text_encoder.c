@@ -232,8 +232,8 @@ static mr_status read_item(mr_text_encoder *encoder, mr_fields fields, mr_text_e
 {
     mr_prompt *prompt = &encoder->prompt;
     const int32_t eos = encoder->append_eos ? encoder->model->config.eos_id : -1;
-    mr_status status = mr_text_encoder_expand(encoder->tmpl, fields, (int)encoder->max_tokens, eos,
-                                              prompt, err);
+    mr_status status =
+        mr_text_encoder_expand(encoder->tmpl, fields, (int)encoder->max_tokens, eos, prompt, err);
     if (status != MR_OK || prompt->ids.n == 0)
         return status;
     for (size_t i = 0; i < prompt->n_pieces; i++) {

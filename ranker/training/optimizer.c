@@ -29,9 +29,9 @@ double mr_clip_scale(double norm, double most)
 typedef struct {
     const mr_parameter *p;
     float beta2, rest1, rest2, eps, scale; /* rest: 1 - beta, rounded once: 1 - 0.999f is off */
-    float keep;       /* of the value, after decay */
-    float rate;       /* corrected for moment1's start */
-    float correction; /* square root of moment2's */
+    float keep;                            /* of the value, after decay */
+    float rate;                            /* corrected for moment1's start */
+    float correction;                      /* square root of moment2's */
 } update;
 
 static void update_range(void *context, size_t begin, size_t end, int worker)
