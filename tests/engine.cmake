@@ -22,6 +22,4 @@ mr_test(tokenizer_reference SOURCES unit/test_tokenizer_reference.c LINK mr_engi
 mr_test(tokenizer_refused SOURCES unit/test_tokenizer_refused.c LINK mr_engine LABELS unit)
 mr_test(tokenizer_large TIMEOUT 600 SOURCES unit/test_tokenizer_large.c LINK mr_engine LABELS unit)
 mr_test(tokenizer_threads SOURCES unit/test_tokenizer_threads.c LINK mr_engine LABELS unit threads)
-mr_test(tokenizer_memory SOURCES unit/test_tokenizer_memory.c LINK mr_engine LABELS unit)
-target_link_options(test_tokenizer_memory PRIVATE -Wl,--wrap=malloc -Wl,--wrap=calloc
-                    -Wl,--wrap=realloc)
+mr_test(tokenizer_memory ALLOC_FAILURE SOURCES unit/test_tokenizer_memory.c LINK mr_engine LABELS unit)

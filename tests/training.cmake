@@ -11,8 +11,7 @@ mr_test(decoder_forward
 mr_test(training_forward
         SOURCES unit/test_training_forward.c engine_support.c vision_support.c LINK mr_training
         LABELS unit golden)
-mr_test(bpe SOURCES unit/test_bpe.c LINK mr_training LABELS unit golden)
-target_link_options(test_bpe PRIVATE -Wl,--wrap=malloc -Wl,--wrap=calloc -Wl,--wrap=realloc)
+mr_test(bpe ALLOC_FAILURE SOURCES unit/test_bpe.c LINK mr_training LABELS unit golden)
 mr_test(stage_bpe SOURCES unit/test_stage_bpe.c LINK mr_training LABELS unit golden)
 mr_test(ops SOURCES unit/test_ops.c LINK mr_training LABELS unit)
 mr_test(gradients_modules SOURCES unit/test_gradients_modules.c LINK mr_training LABELS unit)

@@ -9,109 +9,20 @@
 #define K1 1.2
 #define B  0.75
 
-/* Sorted. */
-static const char *const stop_words[] = {
-    "a",     "all",   "also",  "an",   "and",  "any",      "are",   "as",    "at",      "be",
-    "been",  "both",  "but",   "by",   "can",  "contains", "could", "do",    "does",    "each",
-    "for",   "from",  "has",   "have", "how",  "if",       "in",    "into",  "is",      "it",
-    "its",   "may",   "more",  "not",  "of",   "on",       "or",    "other", "package", "provides",
-    "s",     "so",    "some",  "such", "t",    "than",     "that",  "the",   "their",   "them",
-    "then",  "there", "these", "they", "this", "to",       "up",    "use",   "used",    "uses",
-    "using", "via",   "was",   "we",   "were", "what",     "when",  "where", "which",   "while",
-    "who",   "will",  "with",  "you",  "your",
-};
-
-static int compare_word(const void *key, const void *entry)
-{
-    return strcmp(key, *(const char *const *)entry);
-}
-
-static bool is_stop_word(const char *word)
-{
-    return bsearch(word, stop_words, sizeof stop_words / sizeof *stop_words, sizeof *stop_words,
-                   compare_word) != NULL;
-}
-
-static bool ends_in(const char *word, size_t len, const char *ending, size_t *left)
-{
-    size_t n = strlen(ending);
-    if (len < n || memcmp(word + len - n, ending, n) != 0)
-        return false;
-    *left = len - n;
-    return true;
-}
-
-static size_t cut_ending(char *word, size_t len)
-{
-    static const char *const endings[] = {"ing", "ers", "er", "ed", "es", "s"};
-    size_t left;
-    if (len > 4 && ends_in(word, len, "ies", &left)) {
-        word[left] = 'y';
-        return left + 1;
-    }
-    for (size_t i = 0; i < sizeof endings / sizeof *endings; i++)
-        if (ends_in(word, len, endings[i], &left) && left >= 4)
-            return left;
-    return len;
-}
-
-static bool is_letter(char c)
-{
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-}
-
-static bool is_digit(char c)
-{
-    return c >= '0' && c <= '9';
-}
-
-bool demo_stem_next(mr_str *rest, char word[DEMO_WORD_MAX], size_t *len)
-{
-    size_t i = 0;
-    while (i < rest->len) {
-        size_t begin = i;
-        if (is_letter(rest->data[i])) {
-            while (i < rest->len && (is_letter(rest->data[i]) || is_digit(rest->data[i]) ||
-                                     rest->data[i] == '+' || rest->data[i] == '#'))
-                i++;
-        } else if (is_digit(rest->data[i])) {
-            while (i < rest->len && is_digit(rest->data[i]))
-                i++;
-        } else {
-            i++;
-            continue;
-        }
-        size_t n = i - begin < DEMO_WORD_MAX - 1 ? i - begin : DEMO_WORD_MAX - 1;
-        for (size_t k = 0; k < n; k++) {
-            char c = rest->data[begin + k];
-            word[k] = (char)(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
-        }
-        word[n] = '\0';
-        if (n < 2 || is_stop_word(word))
-            continue;
-        *len = cut_ending(word, n);
-        word[*len] = '\0';
-        *rest = (mr_str){rest->data + i, rest->len - i};
-        return true;
-    }
-    rest->len = 0;
-    return false;
-}
-
 size_t demo_stem_count(mr_str text)
 {
-    char word[DEMO_WORD_MAX];
+    char word[MR_WORD_MAX];
     size_t len, n = 0;
-    while (demo_stem_next(&text, word, &len))
+    while (mr_words_next(&text, word, &len))
         n++;
     return n;
 }
 
 mr_status demo_bm25_add(demo_bm25 *index, uint32_t doc, mr_str text, mr_error *err)
 {
-    char word[DEMO_WORD_MAX];
+    char word[MR_WORD_MAX];
     size_t len;
-    while (demo_stem_next(&text, word, &len)) {
+    while (mr_words_next(&text, word, &len)) {
         uint32_t term;
         mr_status status =
             demo_names_add_copy(&index->terms, &index->words, (mr_str){word, len}, &term, err);
@@ -195,9 +106,9 @@ void demo_bm25_done(demo_bm25 *index)
 demo_terms demo_terms_of(const demo_bm25 *index, mr_str text)
 {
     demo_terms query = {.n = 0};
-    char word[DEMO_WORD_MAX];
+    char word[MR_WORD_MAX];
     size_t len;
-    while (demo_stem_next(&text, word, &len)) {
+    while (mr_words_next(&text, word, &len)) {
         uint32_t term = demo_names_find(&index->terms, (mr_str){word, len});
         if (term == DEMO_NONE)
             continue;

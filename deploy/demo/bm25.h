@@ -7,22 +7,19 @@
  *     demo_terms query = demo_terms_of(&index, words);
  *     demo_bm25_score(&index, &query, candidates, n, scores);
  *
- * Words: lower-case runs of letters, digits, '+' and '#', without the commonest English ones,
- * English endings cut. Okapi BM25 with k1 1.2, b 0.75 and idf = ln(1 + (N - df + 0.5)/(df + 0.5))
- * (Robertson and Zaragoza 2009). Documents are added in ascending order.
- * Threads: one index, one thread (scores use scratch inside).
+ * Words are those of core/words.h. Okapi BM25 with k1 1.2, b 0.75 and idf = ln(1 + (N - df +
+ * 0.5)/(df + 0.5)) (Robertson and Zaragoza 2009). Documents are added in ascending order. Threads:
+ * one index, one thread (scores use scratch inside).
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef MR_DEPLOY_DEMO_BM25_H
 #define MR_DEPLOY_DEMO_BM25_H
 
+#include "core/words.h"
 #include "deploy/demo/names.h"
 
-#define DEMO_WORD_MAX    64
 #define DEMO_QUERY_TERMS 64
 
-/* Takes the next word off *rest, cut to its stem; false at the end. */
-bool demo_stem_next(mr_str *rest, char word[DEMO_WORD_MAX], size_t *len);
-size_t demo_stem_count(mr_str text);
+size_t demo_stem_count(mr_str text); /* words, as core/words.h has them */
 
 typedef struct {
     uint32_t term[DEMO_QUERY_TERMS];

@@ -88,10 +88,10 @@ static mr_status add(words *w, mr_str key, mr_str spelling, uint32_t item, mr_er
 /* "Image Viewers" and "image viewer" are one keyword. */
 static void stems(mr_strbuf *out, mr_str text)
 {
-    char word[DEMO_WORD_MAX];
+    char word[MR_WORD_MAX];
     size_t len;
     mr_strbuf_clear(out);
-    while (demo_stem_next(&text, word, &len)) {
+    while (mr_words_next(&text, word, &len)) {
         if (out->len)
             mr_strbuf_append(out, " ", 1);
         mr_strbuf_append(out, word, len);

@@ -1,6 +1,7 @@
 /* signals.c - see signals.h.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "ranker/evaluation/signals.h"
+#include "core/words.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -8,7 +9,6 @@
 
 #include "ranker/evaluation/baskets.h"
 #include "ranker/evaluation/text_index.h"
-#include "ranker/evaluation/words.h"
 
 /* Added to a deviation, as in the study: no division by zero, nothing else changes. */
 #define LEAST_DEVIATION 1e-9

@@ -11,7 +11,7 @@
 #include <string.h>
 
 #include "core/hash.h"
-#include "ranker/evaluation/words.h"
+#include "core/words.h"
 
 #define DEFAULT_K1        1.2
 #define DEFAULT_B         0.75

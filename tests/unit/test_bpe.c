@@ -1,7 +1,7 @@
 /* test_bpe.c - BPE training: the same file and ids as the tokenizers library (data/bpe), ties,
  * determinism, what is refused, and memory that runs out at any allocation.
  *
- * Linked with --wrap: after fail_at(k) the k-th allocation of our code fails.
+ * Made with ALLOC_FAILURE: after alloc_fail_at(k) the k-th allocation of our code fails.
  * SPDX-License-Identifier: Apache-2.0 */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -17,37 +17,9 @@
 #include "core/file.h"
 #include "core/jsonl.h"
 #include "ranker/training/bpe.h"
+#include "tests/alloc_failure.h"
 #include "tests/support.h"
 #include "tests/unit/tokenizer_fixture.h"
-
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t n, size_t size);
-void *__real_realloc(void *p, size_t size);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t n, size_t size);
-void *__wrap_realloc(void *p, size_t size);
-
-static long until_failure; /* 0: off */
-
-static bool fails(void)
-{
-    return until_failure > 0 && --until_failure == 0;
-}
-
-void *__wrap_malloc(size_t size)
-{
-    return fails() ? NULL : __real_malloc(size);
-}
-
-void *__wrap_calloc(size_t n, size_t size)
-{
-    return fails() ? NULL : __real_calloc(n, size);
-}
-
-void *__wrap_realloc(void *p, size_t size)
-{
-    return fails() ? NULL : __real_realloc(p, size);
-}
 
 /* ---- Texts and training ---- */
 
@@ -549,13 +521,12 @@ static void every_allocation_may_fail(void **state)
         source from = {.texts = texts, .n = 2};
         mr_error err = {0};
         mr_bpe *bpe = NULL;
-        until_failure = k;
+        alloc_fail_at(k);
         mr_status status = mr_bpe_train(&bpe, &options, next_text, &from, &err);
         assert_true((status == MR_OK) == (bpe != NULL));
         if (status == MR_OK)
             status = mr_bpe_write(bpe, folder, &err);
-        done = until_failure > 0; /* all that were asked for were given */
-        until_failure = 0;
+        done = !alloc_failed(); /* all that were asked for were given */
         mr_bpe_free(bpe);
         assert_status(status, done ? MR_OK : MR_NO_MEMORY, &err);
     }

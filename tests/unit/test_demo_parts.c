@@ -359,10 +359,10 @@ static void words_are_cut_to_their_stems(void **state)
     };
     for (size_t i = 0; i < COUNT(row); i++) {
         mr_str rest = mr_str_of(row[i].text);
-        char word[DEMO_WORD_MAX];
+        char word[MR_WORD_MAX];
         size_t len;
         mr_strbuf got = {0};
-        while (demo_stem_next(&rest, word, &len))
+        while (mr_words_next(&rest, word, &len))
             mr_strbuf_printf(&got, "%.*s ", (int)len, word);
         assert_string_equal(got.data ? got.data : "", row[i].want);
         mr_strbuf_release(&got);

@@ -1,7 +1,8 @@
 /* test_linear_ranker.c - logistic regression against PyTorch and against its own conditions for a
  * minimum, the ranker that is made of it, and memory that runs out.
  *
- * Linked with --wrap: the k-th allocation of our code fails, for k = 1, 2, ... until all succeed.
+ * Made with ALLOC_FAILURE: the k-th allocation of our code fails, for k = 1, 2, ... until all
+ * succeed.
  * SPDX-License-Identifier: Apache-2.0 */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,36 +14,8 @@
 #include <stdio.h>
 
 #include "core/rng.h"
+#include "tests/alloc_failure.h"
 #include "tests/unit/baseline_fixture.h"
-
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t n, size_t size);
-void *__real_realloc(void *p, size_t size);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t n, size_t size);
-void *__wrap_realloc(void *p, size_t size);
-
-static long until_failure; /* 0: off */
-
-static bool fails(void)
-{
-    return until_failure > 0 && --until_failure == 0;
-}
-
-void *__wrap_malloc(size_t size)
-{
-    return fails() ? NULL : __real_malloc(size);
-}
-
-void *__wrap_calloc(size_t n, size_t size)
-{
-    return fails() ? NULL : __real_calloc(n, size);
-}
-
-void *__wrap_realloc(void *p, size_t size)
-{
-    return fails() ? NULL : __real_realloc(p, size);
-}
 
 /* ---- logistic regression --------------------------------------------------------------------- */
 
@@ -294,10 +267,9 @@ static void the_kth_allocation_fails_cleanly_for_every_k(void **state)
     long k = 0;
     while (status != MR_OK) {
         mr_error err = {0};
-        until_failure = ++k;
+        alloc_fail_at(++k);
         status = work(&err);
-        const bool all_succeeded = until_failure > 0;
-        until_failure = 0;
+        const bool all_succeeded = !alloc_failed();
         assert_status(status, all_succeeded ? MR_OK : MR_NO_MEMORY, &err);
     }
     assert_true(k > 60);

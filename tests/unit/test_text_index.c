@@ -10,7 +10,8 @@
 
 #include <stdio.h>
 
-#include "ranker/evaluation/words.h"
+#include "core/words.h"
+
 #include "tests/unit/baseline_fixture.h"
 
 #define EXACT 1e-12

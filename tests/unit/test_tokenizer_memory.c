@@ -1,7 +1,8 @@
 /* test_tokenizer_memory.c - memory may run out at any allocation: the call then says so, and
  * nothing leaks or is left half done.
  *
- * Linked with --wrap: the k-th allocation of our code fails, for k = 1, 2, ... until all succeed.
+ * Made with ALLOC_FAILURE: the k-th allocation of our code fails, for k = 1, 2, ... until all
+ * succeed.
  * SPDX-License-Identifier: Apache-2.0 */
 #include <stdarg.h>
 #include <stddef.h>
@@ -11,37 +12,9 @@
 
 #include <cmocka.h>
 
+#include "tests/alloc_failure.h"
 #include "tests/support.h"
 #include "tests/unit/tokenizer_fixture.h"
-
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t n, size_t size);
-void *__real_realloc(void *p, size_t size);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t n, size_t size);
-void *__wrap_realloc(void *p, size_t size);
-
-static long until_failure; /* 0: off */
-
-static bool fails(void)
-{
-    return until_failure > 0 && --until_failure == 0;
-}
-
-void *__wrap_malloc(size_t size)
-{
-    return fails() ? NULL : __real_malloc(size);
-}
-
-void *__wrap_calloc(size_t n, size_t size)
-{
-    return fails() ? NULL : __real_calloc(n, size);
-}
-
-void *__wrap_realloc(void *p, size_t size)
-{
-    return fails() ? NULL : __real_realloc(p, size);
-}
 
 /* Opens, encodes and decodes; what failed first. */
 static mr_status work(const char *json, mr_str text, mr_ids *ids, mr_error *err)
@@ -96,10 +69,9 @@ static void the_kth_allocation_fails_cleanly_for_every_k(void **state)
         for (bool done = false; !done; k++) {
             mr_error err = {0};
             mr_ids ids = {0};
-            until_failure = k;
+            alloc_fail_at(k);
             mr_status status = work(json, mr_str_of(text), &ids, &err);
-            done = until_failure > 0; /* there were fewer allocations than k */
-            until_failure = 0;
+            done = !alloc_failed(); /* there were fewer allocations than k */
             if (done)
                 assert_status(status, MR_OK, &err);
             else

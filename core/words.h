@@ -1,4 +1,5 @@
-/* words.h - the words of a text, for the lexical baselines.
+/* words.h - the words of a text, as lexical search counts them: for the baselines, and for the demo
+ * catalogue, which picks its candidates by them.
  *
  * A word is a run of ASCII letters, digits, '+' and '#' that begins with a letter, or a run of
  * digits: lower case, without the commonest English words and without words of one character, the
@@ -6,8 +7,8 @@
  * "gamer" do not). Bytes outside ASCII separate words. The study behind docs/evaluation.md counted
  * words in this way, so that figures compare.
  * SPDX-License-Identifier: Apache-2.0 */
-#ifndef MR_RANKER_EVALUATION_WORDS_H
-#define MR_RANKER_EVALUATION_WORDS_H
+#ifndef MR_CORE_WORDS_H
+#define MR_CORE_WORDS_H
 
 #include <stdbool.h>
 

@@ -1,6 +1,6 @@
 /* words.c - see words.h.
  * SPDX-License-Identifier: Apache-2.0 */
-#include "ranker/evaluation/words.h"
+#include "core/words.h"
 
 #include <stdlib.h>
 
