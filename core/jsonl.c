@@ -140,3 +140,20 @@ mr_status mr_jsonl_next(mr_jsonl *reader, json_t **row, mr_error *err)
     *row = value;
     return MR_OK;
 }
+
+mr_status mr_jsonl_each(const char *path, size_t max_line, mr_jsonl_visit visit, void *context,
+                        uint64_t *line, mr_error *err)
+{
+    mr_jsonl reader = {0};
+    json_t *row = NULL;
+    *line = 0;
+    mr_status status = mr_jsonl_open(&reader, path, max_line, err);
+    while (status == MR_OK && (status = mr_jsonl_next(&reader, &row, err)) == MR_OK && row) {
+        status = visit(context, row, reader.line_number, err);
+        if (status != MR_OK)
+            *line = reader.line_number;
+        json_decref(row);
+    }
+    mr_jsonl_close(&reader);
+    return status;
+}

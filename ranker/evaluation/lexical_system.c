@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "ranker/evaluation/lexical_system.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 
 #include "core/file.h"
@@ -72,8 +73,10 @@ static mr_status make_index(mr_lexical_system *system, mr_error *err)
 
 /* ---- baskets --------------------------------------------------------------------------------- */
 
-static mr_status read_person(mr_lexical_system *system, const json_t *row, mr_error *err)
+static mr_status read_person(void *context, const json_t *row, uint64_t line, mr_error *err)
 {
+    (void)line;
+    mr_lexical_system *system = context;
     const json_t *id = json_object_get(row, "id"), *fold = json_object_get(row, "fold");
     const json_t *list = json_object_get(row, "history");
     if (!json_is_string(id) || json_string_length(id) == 0)
@@ -128,20 +131,10 @@ static mr_status read_people(mr_lexical_system *system, const char *folder, mr_e
         return MR_FAIL(err, NO_MEMORY, "%zu people", n_users);
     if (!mr_file_exists(path))
         return MR_OK;
-    mr_jsonl reader = {0};
-    mr_status status = mr_jsonl_open(&reader, path, MR_JSONL_MAX_LINE, err);
-    while (status == MR_OK) {
-        json_t *row = NULL;
-        status = mr_jsonl_next(&reader, &row, err);
-        if (status != MR_OK || !row)
-            break;
-        status = read_person(system, row, err);
-        if (status != MR_OK)
-            mr_error_prefix(err, status, "line %llu of %s", (unsigned long long)reader.line_number,
-                            path);
-        json_decref(row);
-    }
-    mr_jsonl_close(&reader);
+    uint64_t line;
+    mr_status status = mr_jsonl_each(path, MR_JSONL_MAX_LINE, read_person, system, &line, err);
+    if (line)
+        return mr_error_prefix(err, status, "line %" PRIu64 " of %s", line, path);
     for (size_t i = 0; status == MR_OK && i < system->people_ids.n; i++) {
         uint32_t user;
         if (mr_tasks_find_user(system->tasks, system->people_ids.name[i], &user))

@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "ranker/model/tasks.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 
 #include "core/file.h"
@@ -159,8 +160,9 @@ static mr_status sort_out(row_reader *reader, const json_t *row, uint32_t *task,
     return MR_OK;
 }
 
-static mr_status read_row(row_reader *reader, const json_t *json, uint64_t line, mr_error *err)
+static mr_status read_row(void *context, const json_t *json, uint64_t line, mr_error *err)
 {
+    row_reader *reader = context;
     mr_tasks *tasks = reader->tasks;
     mr_task_entry entry = {.line = line, .row = {.user = MR_TASK_NOBODY}};
     mr_str id, query, user;
@@ -214,21 +216,9 @@ static mr_status read_row(row_reader *reader, const json_t *json, uint64_t line,
 
 static mr_status read_rows(row_reader *reader, const char *path, mr_error *err)
 {
-    mr_jsonl file = {0};
-    mr_status status = mr_jsonl_open(&file, path, MR_JSONL_MAX_LINE, err);
-    while (status == MR_OK) {
-        json_t *row = NULL;
-        status = mr_jsonl_next(&file, &row, err);
-        if (status != MR_OK || !row)
-            break;
-        status = read_row(reader, row, file.line_number, err);
-        if (status != MR_OK)
-            mr_error_prefix(err, status, "line %llu of %s", (unsigned long long)file.line_number,
-                            path);
-        json_decref(row);
-    }
-    mr_jsonl_close(&file);
-    return status;
+    uint64_t line;
+    mr_status status = mr_jsonl_each(path, MR_JSONL_MAX_LINE, read_row, reader, &line, err);
+    return line ? mr_error_prefix(err, status, "line %" PRIu64 " of %s", line, path) : status;
 }
 
 static mr_status check_found(const row_reader *reader, const char *path, mr_error *err)

@@ -1,5 +1,6 @@
 /* tasks_items.c - items.jsonl. See tasks.h.
  * SPDX-License-Identifier: Apache-2.0 */
+#include <inttypes.h>
 #include <stdlib.h>
 
 #include "core/jsonl.h"
@@ -31,8 +32,10 @@ static mr_status read_fields(mr_tasks *tasks, const json_t *row, mr_fields *out,
     return MR_OK;
 }
 
-static mr_status read_item(mr_tasks *tasks, const json_t *row, mr_error *err)
+static mr_status read_item(void *context, const json_t *row, uint64_t line, mr_error *err)
 {
+    (void)line;
+    mr_tasks *tasks = context;
     const json_t *id = json_object_get(row, "id");
     if (!json_is_string(id) || json_string_length(id) == 0)
         return MR_FAIL(err, INVALID, "'id' is %s, expected the item's id",
@@ -59,20 +62,10 @@ static mr_status read_item(mr_tasks *tasks, const json_t *row, mr_error *err)
 
 mr_status mr_tasks_read_items(mr_tasks *tasks, const char *path, mr_error *err)
 {
-    mr_jsonl reader = {0};
-    mr_status status = mr_jsonl_open(&reader, path, MR_JSONL_MAX_LINE, err);
-    while (status == MR_OK) {
-        json_t *row = NULL;
-        status = mr_jsonl_next(&reader, &row, err);
-        if (status != MR_OK || !row)
-            break;
-        status = read_item(tasks, row, err);
-        if (status != MR_OK)
-            mr_error_prefix(err, status, "line %llu of %s", (unsigned long long)reader.line_number,
-                            path);
-        json_decref(row);
-    }
-    mr_jsonl_close(&reader);
+    uint64_t line;
+    mr_status status = mr_jsonl_each(path, MR_JSONL_MAX_LINE, read_item, tasks, &line, err);
+    if (line)
+        return mr_error_prefix(err, status, "line %" PRIu64 " of %s", line, path);
     if (status == MR_OK && tasks->item_ids.n == 0)
         status = MR_FAIL(err, INVALID, "%s has no items", path);
     return status;

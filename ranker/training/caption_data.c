@@ -18,7 +18,8 @@
 typedef struct {
     mr_captions *captions;
     const mr_trainer *trainer;
-    int32_t marker; /* id of the marker, or -1 */
+    const char *path; /* of the captions */
+    int32_t marker;   /* id of the marker, or -1 */
     mr_ids before, after, text;
 } reader;
 
@@ -89,9 +90,11 @@ static mr_status add_caption(reader *r, uint32_t picture, mr_error *err)
     return MR_OK;
 }
 
-static mr_status read_row(reader *r, const char *path, const json_t *row, mr_error *err)
+static mr_status read_row(void *context, const json_t *row, uint64_t line, mr_error *err)
 {
-    mr_json_cursor cur = mr_json_cursor_of(path, row, err);
+    (void)line;
+    reader *r = context;
+    mr_json_cursor cur = mr_json_cursor_of(r->path, row, err);
     const int32_t eos = r->trainer->llm.decoder.config.eos_id;
     const char *image = mr_json_string(&cur, "image", "", false);
     if (cur.status == MR_OK && !*image) {
@@ -120,20 +123,11 @@ static mr_status read_row(reader *r, const char *path, const json_t *row, mr_err
 
 static mr_status read_rows(reader *r, const char *path, mr_error *err)
 {
-    mr_jsonl file;
-    mr_status status = mr_jsonl_open(&file, path, MR_JSONL_MAX_LINE, err);
-    if (status != MR_OK)
-        return status;
-    json_t *row;
-    while ((status = mr_jsonl_next(&file, &row, err)) == MR_OK && row) {
-        status = read_row(r, path, row, err);
-        if (status != MR_OK)
-            mr_error_prefix(err, status, "%s, line %" PRIu64, path, file.line_number);
-        json_decref(row);
-        if (status != MR_OK)
-            break;
-    }
-    mr_jsonl_close(&file);
+    uint64_t line;
+    r->path = path;
+    mr_status status = mr_jsonl_each(path, MR_JSONL_MAX_LINE, read_row, r, &line, err);
+    if (line)
+        return mr_error_prefix(err, status, "%s, line %" PRIu64, path, line);
     if (status == MR_OK && r->captions->n == 0)
         status = MR_FAIL(err, INVALID, "'%s' has no row with a picture (%" PRIu64 " without)", path,
                          r->captions->passed_over);

@@ -4,6 +4,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "ranker/training/contrast_data.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -58,6 +59,7 @@ struct mr_contrast_data {
 typedef struct {
     mr_contrast_data *data;
     const mr_trainer *trainer;
+    const char *path; /* of the pairs */
     mr_prompt prompt;
 } reader;
 
@@ -72,10 +74,12 @@ static mr_status add_text(reader *r, const char *name, mr_str text, size_t *out,
                              err);
 }
 
-static mr_status read_pair(reader *r, const char *path, const json_t *row, mr_error *err)
+static mr_status read_pair(void *context, const json_t *row, uint64_t line, mr_error *err)
 {
+    (void)line;
+    reader *r = context;
     mr_contrast_data *data = r->data;
-    mr_json_cursor cur = mr_json_cursor_of(path, row, err);
+    mr_json_cursor cur = mr_json_cursor_of(r->path, row, err);
     const char *a = mr_json_string(&cur, "a", NULL, true);
     const char *b = mr_json_string(&cur, "b", NULL, true);
     const char *section = mr_json_string(&cur, "section", "", false);
@@ -103,22 +107,10 @@ static mr_status read_pair(reader *r, const char *path, const json_t *row, mr_er
 
 static mr_status read_pairs(reader *r, const char *path, mr_error *err)
 {
-    mr_jsonl file;
-    mr_status status = mr_jsonl_open(&file, path, MR_JSONL_MAX_LINE, err);
-    if (status != MR_OK)
-        return status;
-    json_t *row;
-    while ((status = mr_jsonl_next(&file, &row, err)) == MR_OK && row) {
-        status = read_pair(r, path, row, err);
-        if (status != MR_OK)
-            mr_error_prefix(err, status, "%s, line %llu", path,
-                            (unsigned long long)file.line_number);
-        json_decref(row);
-        if (status != MR_OK)
-            break;
-    }
-    mr_jsonl_close(&file);
-    return status;
+    uint64_t line;
+    r->path = path;
+    mr_status status = mr_jsonl_each(path, MR_JSONL_MAX_LINE, read_pair, r, &line, err);
+    return line ? mr_error_prefix(err, status, "%s, line %" PRIu64, path, line) : status;
 }
 
 static int by_section(const void *x, const void *y)

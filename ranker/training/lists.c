@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "ranker/training/lists.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -111,21 +112,29 @@ static mr_status gather(const mr_tasks *tasks, size_t n_tasks, mr_split split,
     return MR_OK;
 }
 
-static mr_status add_task(mr_arena *arena, const char *path, const json_t *row, const char **task,
-                          size_t *n, mr_error *err)
+typedef struct {
+    mr_arena *arena;
+    const char *path;
+    const char **task; /* [MR_TASKS_MAX] */
+    size_t n;
+} task_finder;
+
+static mr_status add_task(void *context, const json_t *row, uint64_t line, mr_error *err)
 {
-    mr_json_cursor cur = mr_json_cursor_of(path, row, err);
+    (void)line;
+    task_finder *f = context;
+    mr_json_cursor cur = mr_json_cursor_of(f->path, row, err);
     const char *name = mr_json_string(&cur, "task", NULL, true);
     const char *split = mr_json_string(&cur, "split", NULL, true);
     if (cur.status != MR_OK || strcmp(split, mr_split_name(MR_SPLIT_TEST)) == 0)
         return cur.status;
-    for (size_t i = 0; i < *n; i++)
-        if (strcmp(task[i], name) == 0)
+    for (size_t i = 0; i < f->n; i++)
+        if (strcmp(f->task[i], name) == 0)
             return MR_OK;
-    if (*n == MR_TASKS_MAX)
+    if (f->n == MR_TASKS_MAX)
         return MR_FAIL(err, EXHAUSTED, "more than %d tasks", MR_TASKS_MAX);
-    task[*n] = mr_arena_strndup(arena, name, strlen(name));
-    return task[(*n)++] ? MR_OK : MR_FAIL(err, NO_MEMORY, "a task");
+    f->task[f->n] = mr_arena_strndup(f->arena, name, strlen(name));
+    return f->task[f->n++] ? MR_OK : MR_FAIL(err, NO_MEMORY, "a task");
 }
 
 /* Names of all tasks that a file has rows of to train on or to look at, for an entry that names
@@ -133,21 +142,12 @@ static mr_status add_task(mr_arena *arena, const char *path, const json_t *row, 
 static mr_status find_tasks(mr_arena *arena, const char *path, const char *task[MR_TASKS_MAX],
                             size_t *n, mr_error *err)
 {
-    mr_jsonl reader;
-    mr_status status = mr_jsonl_open(&reader, path, MR_JSONL_MAX_LINE, err);
-    if (status != MR_OK)
-        return status;
-    json_t *row;
-    while ((status = mr_jsonl_next(&reader, &row, err)) == MR_OK && row) {
-        status = add_task(arena, path, row, task, n, err);
-        if (status != MR_OK)
-            mr_error_prefix(err, status, "%s, line %llu", path,
-                            (unsigned long long)reader.line_number);
-        json_decref(row);
-        if (status != MR_OK)
-            break;
-    }
-    mr_jsonl_close(&reader);
+    task_finder finder = {arena, path, task, 0};
+    uint64_t line;
+    mr_status status = mr_jsonl_each(path, MR_JSONL_MAX_LINE, add_task, &finder, &line, err);
+    *n = finder.n;
+    if (line)
+        return mr_error_prefix(err, status, "%s, line %" PRIu64, path, line);
     if (status == MR_OK && *n == 0)
         status = MR_FAIL(err, INVALID, "'%s' has no row of split train or valid", path);
     return status;
@@ -339,11 +339,12 @@ static mr_status add_basket(people_reader *reader, const json_t *history, mr_lis
     return status;
 }
 
-static mr_status read_person(people_reader *reader, const char *path, const json_t *row,
-                             mr_error *err)
+static mr_status read_person(void *context, const json_t *row, uint64_t line, mr_error *err)
 {
+    (void)line;
+    people_reader *reader = context;
     mr_lists *lists = reader->lists;
-    mr_json_cursor cur = mr_json_cursor_of(path, row, err);
+    mr_json_cursor cur = mr_json_cursor_of(reader->recipe->data.users, row, err);
     const char *id = mr_json_string(&cur, "id", NULL, true);
     const char *fold = mr_json_string(&cur, "fold", "train", false);
     const json_t *history = mr_json_array(&cur, "history", true);
@@ -367,22 +368,9 @@ static mr_status read_person(people_reader *reader, const char *path, const json
 static mr_status read_people(people_reader *reader, mr_error *err)
 {
     const char *path = reader->recipe->data.users;
-    mr_jsonl file;
-    mr_status status = mr_jsonl_open(&file, path, MR_JSONL_MAX_LINE, err);
-    if (status != MR_OK)
-        return status;
-    json_t *row;
-    while ((status = mr_jsonl_next(&file, &row, err)) == MR_OK && row) {
-        status = read_person(reader, path, row, err);
-        if (status != MR_OK)
-            mr_error_prefix(err, status, "%s, line %llu", path,
-                            (unsigned long long)file.line_number);
-        json_decref(row);
-        if (status != MR_OK)
-            break;
-    }
-    mr_jsonl_close(&file);
-    return status;
+    uint64_t line;
+    mr_status status = mr_jsonl_each(path, MR_JSONL_MAX_LINE, read_person, reader, &line, err);
+    return line ? mr_error_prefix(err, status, "%s, line %" PRIu64, path, line) : status;
 }
 
 /* Nobody can tell the fold of a person whom data.users does not have. */

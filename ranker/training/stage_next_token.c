@@ -4,6 +4,7 @@
  * max_tokens; a window is one span and every row is asked for the next id. One window in a hundred,
  * by its number, is the valid split. Windows come in a new order each epoch.
  * SPDX-License-Identifier: Apache-2.0 */
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -34,33 +35,36 @@ typedef struct {
 
 /* ---- Data ------------------------------------------------------------------------------------ */
 
+typedef struct {
+    stage *st;
+    const char *path;
+    int32_t eos;
+} text_reader;
+
+static mr_status read_text(void *context, const json_t *row, uint64_t line, mr_error *err)
+{
+    (void)line;
+    const text_reader *r = context;
+    mr_ids *stream = &r->st->stream;
+    mr_json_cursor cur = mr_json_cursor_of(r->path, row, err);
+    const char *text = mr_json_string(&cur, "text", NULL, true);
+    mr_status status = cur.status;
+    if (status == MR_OK)
+        status = mr_tokenizer_encode(r->st->trainer->tokenizer, mr_str_of(text), MR_TOKENIZE_PLAIN,
+                                     stream, err);
+    if (status == MR_OK)
+        status = mr_ids_append(stream, &r->eos, 1, err);
+    if (status == MR_OK && stream->n > MAX_TOKENS)
+        status = MR_FAIL(err, EXHAUSTED, "more than %zu tokens", MAX_TOKENS);
+    return status;
+}
+
 static mr_status read_file(stage *st, const char *path, int32_t eos, mr_error *err)
 {
-    mr_jsonl reader;
-    mr_status status = mr_jsonl_open(&reader, path, MR_JSONL_MAX_LINE, err);
-    if (status != MR_OK)
-        return status;
-    json_t *row;
-    while ((status = mr_jsonl_next(&reader, &row, err)) == MR_OK && row) {
-        mr_json_cursor cur = mr_json_cursor_of(path, row, err);
-        const char *text = mr_json_string(&cur, "text", NULL, true);
-        status = cur.status;
-        if (status == MR_OK)
-            status = mr_tokenizer_encode(st->trainer->tokenizer, mr_str_of(text), MR_TOKENIZE_PLAIN,
-                                         &st->stream, err);
-        if (status == MR_OK)
-            status = mr_ids_append(&st->stream, &eos, 1, err);
-        if (status == MR_OK && st->stream.n > MAX_TOKENS)
-            status = MR_FAIL(err, EXHAUSTED, "more than %zu tokens", MAX_TOKENS);
-        if (status != MR_OK)
-            mr_error_prefix(err, status, "%s, line %llu", path,
-                            (unsigned long long)reader.line_number);
-        json_decref(row);
-        if (status != MR_OK)
-            break;
-    }
-    mr_jsonl_close(&reader);
-    return status;
+    text_reader reader = {st, path, eos};
+    uint64_t line;
+    mr_status status = mr_jsonl_each(path, MR_JSONL_MAX_LINE, read_text, &reader, &line, err);
+    return line ? mr_error_prefix(err, status, "%s, line %" PRIu64, path, line) : status;
 }
 
 static mr_status read_texts(stage *st, mr_error *err)

@@ -216,6 +216,52 @@ static void json_lines_are_read_one_at_a_time_past_bad_ones(void **state)
     test_folder_free(folder);
 }
 
+/* Refuses the row that says so. */
+static mr_status add_n(void *context, const json_t *row, uint64_t line, mr_error *err)
+{
+    int64_t *sum = context;
+    if (json_object_get(row, "bad"))
+        return MR_FAIL(err, MISMATCH, "row of line %d is bad", (int)line);
+    *sum += json_integer_value(json_object_get(row, "n"));
+    return MR_OK;
+}
+
+static void each_row_is_visited_up_to_the_first_failure_and_its_line_told(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        mr_status status;
+        uint64_t line;
+        int64_t sum;
+        const char *message;
+    } rows[] = {
+        {"{\"n\":1}\n\n{\"n\":4}\n", MR_OK, 0, 5, ""},
+        {"", MR_OK, 0, 0, ""},
+        {"{\"n\":1}\n\n{\"bad\":0}\n{\"n\":4}\n", MR_MISMATCH, 3, 1, "row of line 3 is bad"},
+        {"{\"n\":1}\n[]\n{\"n\":4}\n", MR_CORRUPT, 0, 1, "line 2 of "},
+    };
+    char *folder = test_folder_new();
+    const char *path = test_path(folder, "each.jsonl");
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        mr_error err = {0};
+        int64_t sum = 0;
+        uint64_t line = 99;
+        test_file_write(path, rows[i].text, strlen(rows[i].text));
+        assert_status(mr_jsonl_each(path, MR_JSONL_MAX_LINE, add_n, &sum, &line, &err),
+                      rows[i].status, &err);
+        assert_int_equal(line, rows[i].line);
+        assert_int_equal(sum, rows[i].sum);
+        assert_contains(err.message, rows[i].message);
+    }
+    mr_error err = {0};
+    uint64_t line = 99;
+    assert_status(mr_jsonl_each(test_path(folder, "none"), 40, add_n, NULL, &line, &err),
+                  MR_NOT_FOUND, &err);
+    assert_int_equal(line, 0);
+    test_folder_free(folder);
+}
+
 static void the_line_limit_is_exact(void **state)
 {
     (void)state;
@@ -344,6 +390,7 @@ int main(void)
         cmocka_unit_test(a_buffer_is_never_filled_past_its_end),
         cmocka_unit_test(a_failed_buffer_keeps_what_it_had_and_stays_failed),
         cmocka_unit_test(json_lines_are_read_one_at_a_time_past_bad_ones),
+        cmocka_unit_test(each_row_is_visited_up_to_the_first_failure_and_its_line_told),
         cmocka_unit_test(the_line_limit_is_exact),
         cmocka_unit_test(json_lines_come_from_standard_input_too_and_not_from_folders),
         cmocka_unit_test(the_random_sequence_is_fixed),
