@@ -11,6 +11,7 @@
 #include "core/hash.h"
 #include "core/jsonl.h"
 #include "core/rng.h"
+#include "ranker/training/item_table.h"
 #include "ranker/training/lists.h"
 
 #define BLOCK       8  /* pairs of one section that stand together */
@@ -157,23 +158,6 @@ static int by_relevance(const void *x, const void *y)
     return (a->item > b->item) - (a->item < b->item);
 }
 
-static mr_status read_items(reader *r, mr_error *err)
-{
-    mr_contrast_data *data = r->data;
-    const mr_trainer_spec *spec = &r->trainer->spec;
-    const int32_t eos = spec->item_append_eos ? r->trainer->encoder.decoder.config.eos_id : -1;
-    data->first_item = data->texts.n;
-    for (uint32_t i = 0; i < mr_lists_n_items(&data->lists); i++) {
-        const mr_item *item = mr_lists_item(&data->lists, i);
-        mr_status status =
-            mr_text_table_add(&data->texts, spec->item_text, item->fields, spec->item_tokens,
-                              r->trainer->recipe->max_tokens, eos, &r->prompt, err);
-        if (status != MR_OK)
-            return mr_error_prefix(err, status, "item '%.*s'", MR_STR_ARG(item->id));
-    }
-    return MR_OK;
-}
-
 static mr_status read_queries(reader *r, mr_error *err)
 {
     mr_contrast_data *data = r->data;
@@ -230,8 +214,10 @@ mr_status mr_contrast_data_open(mr_contrast_data **out, const mr_trainer *traine
     if (status == MR_OK && recipe->data.n_lists > 0) {
         status = mr_lists_open(&data->lists, recipe, err);
         data->has_lists = status == MR_OK;
+        data->first_item = data->texts.n;
         if (status == MR_OK)
-            status = read_items(&r, err);
+            status =
+                mr_item_texts_add(&data->texts, trainer, &data->lists, recipe->max_tokens, err);
         if (status == MR_OK)
             status = read_queries(&r, err);
     }
@@ -277,12 +263,7 @@ uint64_t mr_contrast_data_count(const mr_contrast_data *data, mr_contrast_source
     case MR_FROM_PAIRS:
         return BLOCK * (valid ? valid_blocks(data) : data->n_blocks - valid_blocks(data));
     case MR_FROM_LISTS: return valid ? 0 : data->n_queries;
-    case MR_FROM_BASKETS: {
-        uint64_t n = 0;
-        for (size_t b = 0; !valid && data->has_lists && b < data->lists.n_baskets; b++)
-            n += data->lists.basket[b].n;
-        return n;
-    }
+    case MR_FROM_BASKETS: return valid ? 0 : mr_lists_n_picks(&data->lists);
     case MR_FROM_COUNT: break;
     }
     return 0;
@@ -342,12 +323,6 @@ mr_contrast_example mr_contrast_data_example(const mr_contrast_data *data,
     }
 }
 
-static int by_number(const void *x, const void *y)
-{
-    const uint32_t a = *(const uint32_t *)x, b = *(const uint32_t *)y;
-    return (a > b) - (a < b);
-}
-
 bool mr_contrast_data_related(const mr_contrast_data *data, mr_contrast_source source,
                               const mr_contrast_example *x, const mr_contrast_example *y)
 {
@@ -359,9 +334,7 @@ bool mr_contrast_data_related(const mr_contrast_data *data, mr_contrast_source s
         const relevance wanted = {data->query[x->key_a].query, y->key_b};
         return bsearch(&wanted, data->relevant, data->n_relevant, sizeof wanted, by_relevance);
     }
-    if (source == MR_FROM_BASKETS) {
-        const mr_lists_basket *basket = &data->lists.basket[x->key_a];
-        return bsearch(&y->key_b, basket->item, basket->n, sizeof *basket->item, by_number);
-    }
+    if (source == MR_FROM_BASKETS)
+        return mr_lists_holds(&data->lists.basket[x->key_a], y->key_b);
     return false;
 }

@@ -9,8 +9,8 @@
 
 #define TEXTS 64 /* per pass */
 
-mr_status mr_item_texts_open(mr_text_table *out, const mr_trainer *t, const mr_lists *lists,
-                             mr_error *err)
+mr_status mr_item_texts_add(mr_text_table *out, const mr_trainer *t, const mr_lists *lists,
+                            int max_tokens, mr_error *err)
 {
     const mr_trainer_spec *spec = &t->spec;
     const int32_t eos = spec->item_append_eos ? t->encoder.decoder.config.eos_id : -1;
@@ -19,7 +19,7 @@ mr_status mr_item_texts_open(mr_text_table *out, const mr_trainer *t, const mr_l
     for (uint32_t i = 0; status == MR_OK && i < mr_lists_n_items(lists); i++) {
         const mr_item *item = mr_lists_item(lists, i);
         status = mr_text_table_add(out, spec->item_text, item->fields, spec->item_tokens,
-                                   spec->item_max_tokens, eos, &prompt, err);
+                                   max_tokens, eos, &prompt, err);
         if (status != MR_OK)
             mr_error_prefix(err, status, "item '%.*s'", MR_STR_ARG(item->id));
     }

@@ -23,9 +23,9 @@ static inline const float *mr_item_tokens_of(const mr_item_tokens *tokens, uint3
     return tokens->tokens + row * tokens->T * tokens->dim;
 }
 
-/* Texts of all items, in their order. */
-MR_NODISCARD mr_status mr_item_texts_open(mr_text_table *out, const mr_trainer *trainer,
-                                          const mr_lists *lists, mr_error *err);
+/* Appends the texts of all items, in their order, cut to max_tokens. */
+MR_NODISCARD mr_status mr_item_texts_add(mr_text_table *out, const mr_trainer *trainer,
+                                         const mr_lists *lists, int max_tokens, mr_error *err);
 /* [n_items][T][dim], owned by the caller (free). */
 MR_NODISCARD mr_status mr_item_table_new(float **out, const mr_trainer *trainer,
                                          const mr_text_table *texts, mr_error *err);

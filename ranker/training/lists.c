@@ -415,6 +415,16 @@ static mr_status open_people(mr_lists *lists, const mr_recipe *recipe, mr_error 
     return status;
 }
 
+static mr_status count_picks(mr_lists *lists, mr_error *err)
+{
+    lists->begin = calloc(lists->n_baskets + 1, sizeof *lists->begin);
+    if (!lists->begin)
+        return MR_FAIL(err, NO_MEMORY, "%zu baskets", lists->n_baskets);
+    for (size_t b = 0; b < lists->n_baskets; b++)
+        lists->begin[b + 1] = lists->begin[b] + lists->basket[b].n;
+    return MR_OK;
+}
+
 mr_status mr_lists_open(mr_lists *out, const mr_recipe *recipe, mr_error *err)
 {
     const size_t n = recipe->data.n_lists;
@@ -434,6 +444,8 @@ mr_status mr_lists_open(mr_lists *out, const mr_recipe *recipe, mr_error *err)
         status = open_source(out, s, recipe, err);
     if (status == MR_OK && recipe->data.users)
         status = open_people(out, recipe, err);
+    if (status == MR_OK)
+        status = count_picks(out, err);
     if (status != MR_OK)
         mr_lists_close(out);
     return status;
@@ -456,6 +468,7 @@ void mr_lists_close(mr_lists *lists)
     for (size_t b = 0; b < lists->n_valid; b++)
         free_basket(&lists->valid[b]);
     free(lists->basket);
+    free(lists->begin);
     free(lists->valid);
     free(lists->tasks);
     free(lists->source);
@@ -465,4 +478,40 @@ void mr_lists_close(mr_lists *lists)
 size_t mr_lists_n_items(const mr_lists *lists)
 {
     return mr_tasks_n_items(lists->tasks[0]);
+}
+
+size_t mr_lists_n_picks(const mr_lists *lists)
+{
+    return lists->begin ? lists->begin[lists->n_baskets] : 0;
+}
+
+uint32_t mr_lists_pick(const mr_lists *lists, size_t pick, const mr_lists_basket **basket)
+{
+    size_t low = 0, high = lists->n_baskets; /* the last basket that begins at or before it */
+    while (high - low > 1) {
+        const size_t middle = low + (high - low) / 2;
+        if (lists->begin[middle] <= pick)
+            low = middle;
+        else
+            high = middle;
+    }
+    *basket = &lists->basket[low];
+    return lists->basket[low].item[pick - lists->begin[low]];
+}
+
+bool mr_lists_holds(const mr_lists_basket *basket, uint32_t item)
+{
+    return bsearch(&item, basket->item, basket->n, sizeof *basket->item, by_number);
+}
+
+size_t mr_lists_fellows(const mr_lists_basket *basket, uint32_t target, bool sequence, size_t room,
+                        uint32_t *out)
+{
+    const uint32_t *item = sequence ? basket->given : basket->item;
+    const size_t n = sequence ? basket->n_given : basket->n;
+    size_t fellows = 0;
+    for (size_t i = 0; i < n && fellows < room; i++)
+        if (item[i] != target)
+            out[fellows++] = item[i];
+    return fellows;
 }

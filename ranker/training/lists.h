@@ -35,6 +35,7 @@ typedef struct {
      * trained on; of two items at least. */
     mr_lists_basket *basket, *valid;
     size_t n_baskets, n_valid;
+    size_t *begin; /* [n_baskets + 1]: picks of the baskets before it; the last: of all */
 } mr_lists;
 
 /* A recipe without data.lists: items and people alone, and no source. */
@@ -46,5 +47,14 @@ static inline const mr_item *mr_lists_item(const mr_lists *lists, uint32_t item)
     return mr_tasks_item(lists->tasks[0], item);
 }
 size_t mr_lists_n_items(const mr_lists *lists);
+
+/* Items of all baskets of fold train, one after the other, and the basket of one of them. */
+size_t mr_lists_n_picks(const mr_lists *lists);
+uint32_t mr_lists_pick(const mr_lists *lists, size_t pick, const mr_lists_basket **basket);
+bool mr_lists_holds(const mr_lists_basket *basket, uint32_t item);
+/* What a person is known by when `target` is taken out: the others, in the order that histories
+ * have. Writes up to `room` to out; returns how many. */
+size_t mr_lists_fellows(const mr_lists_basket *basket, uint32_t target, bool sequence, size_t room,
+                        uint32_t *out);
 
 #endif

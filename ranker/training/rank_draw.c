@@ -9,22 +9,6 @@
 
 #define KEPT_GRADE 2
 
-/* False when memory is out. */
-static bool collect_picks(mr_rank_draw *draw)
-{
-    const mr_lists *lists = draw->lists;
-    size_t n = 0;
-    for (size_t b = 0; b < lists->n_baskets; b++)
-        n += lists->basket[b].n;
-    draw->pick = mr_arena_array(&draw->arena, uint32_t, n);
-    for (size_t b = 0; draw->pick && b < lists->n_baskets; b++) {
-        memcpy(draw->pick + draw->n_picks, lists->basket[b].item,
-               lists->basket[b].n * sizeof *draw->pick);
-        draw->n_picks += lists->basket[b].n;
-    }
-    return draw->pick != NULL;
-}
-
 mr_status mr_rank_draw_open(mr_rank_draw *out, const mr_trainer *trainer, const mr_lists *lists,
                             size_t max_lists, mr_error *err)
 {
@@ -32,7 +16,7 @@ mr_status mr_rank_draw_open(mr_rank_draw *out, const mr_trainer *trainer, const 
     mr_rank_draw draw = {.trainer = trainer, .lists = lists, .max_lists = max_lists};
     draw.list = mr_arena_array(&draw.arena, mr_rank_list, max_lists);
     draw.order = mr_arena_array(&draw.arena, uint32_t, mr_lists_n_items(lists));
-    bool failed = !collect_picks(&draw) || !draw.list || !draw.order;
+    bool failed = !draw.list || !draw.order;
     failed |= !mr_history_draw_open(&draw.histories, trainer, lists, &draw.arena);
     for (size_t i = 0; !failed && i < max_lists; i++) {
         draw.list[i].item = mr_arena_array(&draw.arena, uint32_t, candidates);
@@ -68,7 +52,7 @@ uint64_t mr_rank_draw_examples(const mr_lists *lists, bool valid)
 
 static double basket_weight(const mr_rank_draw *draw)
 {
-    return draw->n_picks > 0 ? draw->trainer->recipe->data.users_weight : 0;
+    return mr_lists_n_picks(draw->lists) > 0 ? draw->trainer->recipe->data.users_weight : 0;
 }
 
 /* Example i of split train, or NULL when a basket is its turn: a source by weight, then its rows in
@@ -125,15 +109,6 @@ static void draw_candidates(mr_rank_draw *draw, const mr_task_row *row, mr_rank_
     }
 }
 
-/* The basket that pick number `at` belongs to. */
-static const mr_lists_basket *basket_of(const mr_rank_draw *draw, size_t at)
-{
-    const mr_lists_basket *basket = draw->lists->basket;
-    while (at >= basket->n)
-        at -= (basket++)->n;
-    return basket;
-}
-
 static bool holds(const uint32_t *items, size_t n, uint32_t item)
 {
     for (size_t i = 0; i < n; i++)
@@ -146,28 +121,23 @@ static bool holds(const uint32_t *items, size_t n, uint32_t item)
 static void draw_basket(mr_rank_draw *draw, mr_rank_list *list, mr_rng *rng)
 {
     const size_t most = (size_t)draw->trainer->recipe->candidates;
-    const size_t at = (size_t)mr_rng_below(rng, draw->n_picks);
-    const uint32_t target = draw->pick[at];
-    const mr_lists_basket *basket = basket_of(draw, at);
+    const size_t picks = mr_lists_n_picks(draw->lists);
+    const mr_lists_basket *basket, *other;
+    const uint32_t target = mr_lists_pick(draw->lists, mr_rng_below(rng, picks), &basket);
     list->id = mr_str_of("a basket");
     list->query = (mr_str){0};
     list->item[0] = target;
     list->grade[0] = 1;
     list->n = 1;
     for (size_t tries = 0; list->n < most && tries < 8 * most; tries++) {
-        const uint32_t item = draw->pick[mr_rng_below(rng, draw->n_picks)];
-        if (holds(basket->item, basket->n, item) || holds(list->item, list->n, item))
+        const uint32_t item = mr_lists_pick(draw->lists, mr_rng_below(rng, picks), &other);
+        if (mr_lists_holds(basket, item) || holds(list->item, list->n, item))
             continue;
         list->item[list->n] = item;
         list->grade[list->n++] = 0;
     }
-    size_t n = 0;
     const bool sequence = draw->histories.order == MR_HISTORY_SEQUENCE;
-    const uint32_t *fellows = sequence ? basket->given : basket->item;
-    for (size_t i = 0; i < (sequence ? basket->n_given : basket->n) && n < draw->histories.room;
-         i++)
-        if (fellows[i] != target)
-            draw->order[n++] = fellows[i];
+    const size_t n = mr_lists_fellows(basket, target, sequence, draw->histories.room, draw->order);
     list->n_history =
         mr_history_draw_choose(&draw->histories, draw->order, n, false, rng, list->history);
     list->has_query = false;

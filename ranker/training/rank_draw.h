@@ -30,8 +30,6 @@ typedef struct {
     size_t n_lists, max_lists;
     mr_history_draw histories;
     uint32_t *order; /* scratch [n_items] */
-    uint32_t *pick;  /* all picks of all baskets, one after the other */
-    size_t n_picks;
     mr_arena arena;
 } mr_rank_draw;
 

@@ -28,20 +28,34 @@ void mr_pool_tokens_back(const mr_ops_f32 *ops, const float *u, const float *du,
         memcpy(d_tokens + t * dim, d_tokens, dim * sizeof *d_tokens);
 }
 
-mr_status mr_similarity_open(mr_similarity *out, const mr_ops_f32 *ops, size_t most, mr_error *err)
+mr_status mr_similarity_open(mr_similarity *out, const mr_ops_f32 *ops, size_t most, size_t dim,
+                             mr_error *err)
 {
-    *out = (mr_similarity){.ops = ops};
+    *out = (mr_similarity){.ops = ops, .dim = dim};
+    out->a = calloc(most * dim, sizeof(float));
+    out->b = calloc(most * dim, sizeof(float));
+    out->a_length = calloc(most, sizeof(float));
+    out->b_length = calloc(most, sizeof(float));
+    out->d_a = calloc(most * dim, sizeof(float));
+    out->d_b = calloc(most * dim, sizeof(float));
     out->logits = calloc(most * most, sizeof(float));
     out->turned = calloc(most * most, sizeof(float));
     out->target = calloc(most, sizeof *out->target);
-    if (out->logits && out->turned && out->target)
+    if (out->a && out->b && out->a_length && out->b_length && out->d_a && out->d_b && out->logits &&
+        out->turned && out->target)
         return MR_OK;
     mr_similarity_close(out);
-    return MR_FAIL(err, NO_MEMORY, "similarities of %zu pairs", most);
+    return MR_FAIL(err, NO_MEMORY, "a batch of %zu pairs", most);
 }
 
 void mr_similarity_close(mr_similarity *s)
 {
+    free(s->a);
+    free(s->b);
+    free(s->a_length);
+    free(s->b_length);
+    free(s->d_a);
+    free(s->d_b);
     free(s->logits);
     free(s->turned);
     free(s->target);
@@ -51,9 +65,10 @@ void mr_similarity_close(mr_similarity *s)
 double mr_similarity_loss(mr_similarity *s, const mr_similarity_pairs *p)
 {
     const mr_ops_f32 *ops = s->ops;
-    const size_t n = p->n, dim = p->dim;
+    const size_t n = p->n, dim = s->dim, at = p->first * dim;
+    const float *a = s->a + at, *b = s->b + at;
     const float inverse = (float)(1 / p->temperature), share = p->both ? 0.5f : 1;
-    ops->gemm(false, true, n, n, dim, inverse, p->a, dim, p->b, dim, 0, s->logits, n);
+    ops->gemm(false, true, n, n, dim, inverse, a, dim, b, dim, 0, s->logits, n);
     for (size_t i = 0; i < n; i++) {
         s->target[i] = (int32_t)i;
         for (size_t j = 0; j < n; j++)
@@ -70,7 +85,7 @@ double mr_similarity_loss(mr_similarity *s, const mr_similarity_pairs *p)
         for (size_t j = 0; j < n; j++)
             s->logits[i * n + j] += s->turned[j * n + i];
     const float scale = share * p->weight * inverse;
-    ops->gemm(false, false, n, dim, n, scale, s->logits, n, p->b, dim, 0, p->d_a, dim);
-    ops->gemm(true, false, n, dim, n, scale, s->logits, n, p->a, dim, 0, p->d_b, dim);
+    ops->gemm(false, false, n, dim, n, scale, s->logits, n, b, dim, 0, s->d_a + at, dim);
+    ops->gemm(true, false, n, dim, n, scale, s->logits, n, a, dim, 0, s->d_b + at, dim);
     return (double)share * (double)p->weight * loss;
 }

@@ -34,9 +34,6 @@ typedef struct {
     block block[MR_FROM_COUNT];
     size_t n_blocks, n; /* examples */
     mr_contrast_example *example;
-    float *a, *b;     /* [batch][dim] at length 1 */
-    float *length;    /* [2][batch] before that */
-    float *d_a, *d_b; /* [batch][dim] */
     mr_similarity similarity;
     double loss;
 } stage;
@@ -53,11 +50,6 @@ static void close_stage(void *state)
     free(st->pass);
     mr_contrast_data_close(st->data);
     free(st->example);
-    free(st->a);
-    free(st->b);
-    free(st->length);
-    free(st->d_a);
-    free(st->d_b);
     mr_similarity_close(&st->similarity);
     free(st);
 }
@@ -92,18 +84,13 @@ static mr_status set_shares(stage *st, mr_error *err)
 static mr_status allocate(stage *st, mr_error *err)
 {
     const mr_trainer *t = st->trainer;
-    const size_t batch = (size_t)t->recipe->batch, dim = st->dim;
+    const size_t batch = (size_t)t->recipe->batch;
     st->example = calloc(batch, sizeof *st->example);
-    st->a = calloc(batch * dim, sizeof(float));
-    st->b = calloc(batch * dim, sizeof(float));
-    st->length = calloc(2 * batch, sizeof(float));
-    st->d_a = calloc(batch * dim, sizeof(float));
-    st->d_b = calloc(batch * dim, sizeof(float));
     st->pass = calloc(t->n_shards, sizeof *st->pass);
-    if (!st->example || !st->a || !st->b || !st->length || !st->d_a || !st->d_b || !st->pass)
+    if (!st->example || !st->pass)
         return MR_FAIL(err, NO_MEMORY, "a batch of %zu pairs", batch);
     const size_t texts = 2 * ((batch + t->n_shards - 1) / t->n_shards);
-    mr_status status = mr_similarity_open(&st->similarity, t->ops, batch, err);
+    mr_status status = mr_similarity_open(&st->similarity, t->ops, batch, st->dim, err);
     for (size_t s = 0; status == MR_OK && s < t->n_shards; s++)
         status = mr_encoder_pass_open(&st->pass[s], t, texts, texts * (size_t)t->recipe->max_tokens,
                                       err);
@@ -201,11 +188,12 @@ static mr_status forward(void *state, size_t index, const mr_batch_place *place,
     if (status != MR_OK || pass->pack.n_spans == 0)
         return status;
     const mr_ops_f32 *ops = st->trainer->ops;
+    mr_similarity *s = &st->similarity;
     const float *tokens = mr_encoder_pass_forward(pass);
     for (size_t e = index; e < n; e += shards, tokens += 2 * st->T * st->dim) {
-        mr_pool_tokens(ops, tokens, st->T, st->dim, st->a + e * st->dim, &st->length[e]);
-        mr_pool_tokens(ops, tokens + st->T * st->dim, st->T, st->dim, st->b + e * st->dim,
-                       &st->length[batch + e]);
+        mr_pool_tokens(ops, tokens, st->T, st->dim, s->a + e * st->dim, &s->a_length[e]);
+        mr_pool_tokens(ops, tokens + st->T * st->dim, st->T, st->dim, s->b + e * st->dim,
+                       &s->b_length[e]);
     }
     return MR_OK;
 }
@@ -222,17 +210,12 @@ static bool related(const void *context, size_t i, size_t j)
     return mr_contrast_data_related(c->st->data, c->bl->source, &first[i], &first[j]);
 }
 
-/* Both directions of one block; weight: its share of the batch. Sets d_a and d_b. */
+/* Both directions of one block; weight: its share of the batch. */
 static double block_loss(stage *st, const block *bl, float weight)
 {
-    const size_t at = bl->begin * st->dim;
     const block_of context = {st, bl};
-    const mr_similarity_pairs pairs = {.n = bl->n,
-                                       .dim = st->dim,
-                                       .a = st->a + at,
-                                       .b = st->b + at,
-                                       .d_a = st->d_a + at,
-                                       .d_b = st->d_b + at,
+    const mr_similarity_pairs pairs = {.first = bl->begin,
+                                       .n = bl->n,
                                        .temperature = st->temperature,
                                        .both = true,
                                        .weight = weight,
@@ -259,7 +242,8 @@ static mr_status backward(void *state, size_t index, const mr_batch_place *place
     (void)err;
     stage *st = state;
     mr_encoder_pass *pass = &st->pass[index];
-    const size_t batch = (size_t)st->trainer->recipe->batch, dim = st->dim;
+    const mr_similarity *s = &st->similarity;
+    const size_t dim = st->dim;
     report->loss = index == 0 ? st->loss : 0;
     report->tokens = pass->pack.rows;
     if (!gradients || pass->pack.n_spans == 0)
@@ -267,9 +251,9 @@ static mr_status backward(void *state, size_t index, const mr_batch_place *place
     const mr_ops_f32 *ops = st->trainer->ops;
     float *to = pass->d_out;
     for (size_t e = index; e < st->n; e += st->trainer->n_shards, to += 2 * st->T * dim) {
-        mr_pool_tokens_back(ops, st->a + e * dim, st->d_a + e * dim, st->length[e], st->T, dim, to);
-        mr_pool_tokens_back(ops, st->b + e * dim, st->d_b + e * dim, st->length[batch + e], st->T,
-                            dim, to + st->T * dim);
+        mr_pool_tokens_back(ops, s->a + e * dim, s->d_a + e * dim, s->a_length[e], st->T, dim, to);
+        mr_pool_tokens_back(ops, s->b + e * dim, s->d_b + e * dim, s->b_length[e], st->T, dim,
+                            to + st->T * dim);
     }
     mr_encoder_pass_backward(pass, gradients);
     return MR_OK;

@@ -170,7 +170,7 @@ static mr_status open_stage(mr_trainer *t, void **state, uint64_t *examples, mr_
     if (status == MR_OK && (st->has_teacher || st->has_align))
         status = mr_trainer_spec_open(&st->teacher_spec, t->recipe->teacher, t->tokenizer, err);
     if (status == MR_OK && t->encoder.recipe)
-        status = mr_item_texts_open(&st->texts, t, &st->lists, err);
+        status = mr_item_texts_add(&st->texts, t, &st->lists, t->spec.item_max_tokens, err);
     if (status == MR_OK && t->encoder.recipe && (!st->joint || st->has_teacher))
         status = mr_item_table_new(&st->table, t, &st->texts, err);
     if (status == MR_OK)

@@ -45,8 +45,7 @@ typedef struct {
     mr_trainer *trainer;
     mr_lists lists;
     mr_text_table texts;
-    float *table;  /* [n_items][T][dim] of a frozen encoder, or NULL */
-    size_t *begin; /* [n_baskets + 1] picks before each basket */
+    float *table; /* [n_items][T][dim] of a frozen encoder, or NULL */
     size_t T, K, dim;
     double temperature;
     bool joint;
@@ -55,9 +54,7 @@ typedef struct {
     /* The batch at hand, over all shards. */
     size_t n;
     example *example;
-    float *u, *v, *d_u, *d_v;   /* [batch][dim] */
-    float *u_length, *v_length; /* [batch] */
-    mr_similarity similarity;
+    mr_similarity similarity; /* a: people, b: their targets */
     double loss;
 } stage;
 
@@ -79,14 +76,7 @@ static void close_stage(void *state)
         close_shard(&st->shard[s]);
     free(st->shard);
     free(st->table);
-    free(st->begin);
     free(st->example);
-    free(st->u);
-    free(st->v);
-    free(st->d_u);
-    free(st->d_v);
-    free(st->u_length);
-    free(st->v_length);
     mr_similarity_close(&st->similarity);
     mr_text_table_release(&st->texts);
     mr_lists_close(&st->lists);
@@ -134,19 +124,13 @@ static mr_status check_parts(const mr_trainer *t, mr_error *err)
     return status;
 }
 
-static mr_status count_picks(stage *st, mr_error *err)
+static mr_status check_people(const stage *st, mr_error *err)
 {
-    const mr_lists *lists = &st->lists;
-    if (lists->n_baskets < 2)
+    if (st->lists.n_baskets < 2)
         return MR_FAIL(err, INVALID,
                        "'%s' has %zu people of fold train with two items that may be trained on, "
                        "expected at least 2",
-                       st->trainer->recipe->data.users, lists->n_baskets);
-    st->begin = calloc(lists->n_baskets + 1, sizeof *st->begin);
-    if (!st->begin)
-        return MR_FAIL(err, NO_MEMORY, "%zu baskets", lists->n_baskets);
-    for (size_t b = 0; b < lists->n_baskets; b++)
-        st->begin[b + 1] = st->begin[b] + lists->basket[b].n;
+                       st->trainer->recipe->data.users, st->lists.n_baskets);
     return MR_OK;
 }
 
@@ -155,17 +139,10 @@ static mr_status allocate(stage *st, mr_error *err)
     const mr_trainer *t = st->trainer;
     const size_t batch = (size_t)t->recipe->batch;
     st->example = calloc(batch, sizeof *st->example);
-    st->u = calloc(batch * st->dim, sizeof(float));
-    st->v = calloc(batch * st->dim, sizeof(float));
-    st->d_u = calloc(batch * st->dim, sizeof(float));
-    st->d_v = calloc(batch * st->dim, sizeof(float));
-    st->u_length = calloc(batch, sizeof(float));
-    st->v_length = calloc(batch, sizeof(float));
     st->shard = calloc(t->n_shards, sizeof *st->shard);
-    if (!st->example || !st->u || !st->v || !st->d_u || !st->d_v || !st->u_length ||
-        !st->v_length || !st->shard)
+    if (!st->example || !st->shard)
         return MR_FAIL(err, NO_MEMORY, "a batch of %zu people", batch);
-    mr_status status = mr_similarity_open(&st->similarity, t->ops, batch, err);
+    mr_status status = mr_similarity_open(&st->similarity, t->ops, batch, st->dim, err);
     for (size_t s = 0; status == MR_OK && s < t->n_shards; s++)
         status = open_shard(st, &st->shard[s], err);
     return status;
@@ -188,15 +165,15 @@ static mr_status open_stage(mr_trainer *t, void **state, uint64_t *examples, mr_
     st->joint = mr_trainer_trains(t, &t->encoder);
     status = mr_lists_open(&st->lists, t->recipe, err);
     if (status == MR_OK)
-        status = count_picks(st, err);
+        status = check_people(st, err);
     if (status == MR_OK)
-        status = mr_item_texts_open(&st->texts, t, &st->lists, err);
+        status = mr_item_texts_add(&st->texts, t, &st->lists, t->spec.item_max_tokens, err);
     if (status == MR_OK && !st->joint)
         status = mr_item_table_new(&st->table, t, &st->texts, err);
     if (status == MR_OK)
         status = allocate(st, err);
     if (status == MR_OK)
-        *examples = st->begin[st->lists.n_baskets];
+        *examples = mr_lists_n_picks(&st->lists);
     return status;
 }
 
@@ -211,20 +188,6 @@ static size_t people_of(const stage *st, const mr_batch_place *place)
     return left < batch ? left : batch;
 }
 
-/* The basket that a pick belongs to: the last that begins at or before it. */
-static size_t basket_of(const stage *st, size_t pick)
-{
-    size_t low = 0, high = st->lists.n_baskets;
-    while (high - low > 1) {
-        const size_t middle = low + (high - low) / 2;
-        if (st->begin[middle] <= pick)
-            low = middle;
-        else
-            high = middle;
-    }
-    return low;
-}
-
 /* Example i of all epochs: a pick, in the order of its epoch; or of the valid split: a person,
  * whose item left out is always the same. */
 static example example_at(const stage *st, uint64_t i, bool valid, mr_rng *rng)
@@ -233,23 +196,19 @@ static example example_at(const stage *st, uint64_t i, bool valid, mr_rng *rng)
         const mr_lists_basket *basket = &st->lists.valid[i];
         return (example){basket, basket->item[mr_rng_below(rng, basket->n)]};
     }
-    const uint64_t n = st->begin[st->lists.n_baskets];
-    const size_t pick = (size_t)mr_shuffle_at(st->trainer->recipe->seed, i / n, n, i % n);
-    const size_t number = basket_of(st, pick);
-    const mr_lists_basket *basket = &st->lists.basket[number];
-    return (example){basket, basket->item[pick - st->begin[number]]};
+    const uint64_t n = mr_lists_n_picks(&st->lists);
+    example x;
+    x.target = mr_lists_pick(
+        &st->lists, (size_t)mr_shuffle_at(st->trainer->recipe->seed, i / n, n, i % n), &x.basket);
+    return x;
 }
 
 /* What a person is known by: the basket without the target. */
 static void add_user(shard *sh, const example *x, size_t T, bool valid, mr_rng *rng)
 {
     const bool sequence = sh->histories.order == MR_HISTORY_SEQUENCE;
-    const uint32_t *item = sequence ? x->basket->given : x->basket->item;
-    const size_t n = sequence ? x->basket->n_given : x->basket->n;
-    size_t rest = 0;
-    for (size_t i = 0; i < n && rest < sh->histories.room; i++)
-        if (item[i] != x->target)
-            sh->rest[rest++] = item[i];
+    const size_t rest =
+        mr_lists_fellows(x->basket, x->target, sequence, sh->histories.room, sh->rest);
     const size_t chosen = mr_history_draw_choose(&sh->histories, sh->rest, rest, valid, rng,
                                                  sh->history + sh->n_history);
     sh->rows_of[sh->n_users++] = chosen * T;
@@ -293,29 +252,22 @@ static mr_status forward(void *state, size_t index, const mr_batch_place *place,
     for (size_t i = 0; i < sh->n_history; i++)
         memcpy(sh->in + i * width, mr_item_tokens_of(&sh->tokens, sh->history[i]),
                width * sizeof *sh->in);
+    mr_similarity *s = &st->similarity;
     const float *users =
         mr_user_train_forward_f32(sh->run, t->values, sh->in, sh->rows_of, sh->n_users);
     for (size_t e = index; e < n; e += t->n_shards, users += st->K * st->dim) {
-        mr_pool_tokens(t->ops, users, st->K, st->dim, st->u + e * st->dim, &st->u_length[e]);
+        mr_pool_tokens(t->ops, users, st->K, st->dim, s->a + e * st->dim, &s->a_length[e]);
         mr_pool_tokens(t->ops, mr_item_tokens_of(&sh->tokens, st->example[e].target), st->T,
-                       st->dim, st->v + e * st->dim, &st->v_length[e]);
+                       st->dim, s->b + e * st->dim, &s->b_length[e]);
     }
     return MR_OK;
-}
-
-static int by_number(const void *x, const void *y)
-{
-    const uint32_t a = *(const uint32_t *)x, b = *(const uint32_t *)y;
-    return (a > b) - (a < b);
 }
 
 /* Whether j's target is in i's own basket: theirs too, though it was not left out. */
 static bool related(const void *context, size_t i, size_t j)
 {
     const stage *st = context;
-    const mr_lists_basket *basket = st->example[i].basket;
-    return bsearch(&st->example[j].target, basket->item, basket->n, sizeof *basket->item,
-                   by_number);
+    return mr_lists_holds(st->example[i].basket, st->example[j].target);
 }
 
 static mr_status join(void *state, const mr_batch_place *place, mr_error *err)
@@ -323,16 +275,8 @@ static mr_status join(void *state, const mr_batch_place *place, mr_error *err)
     (void)err;
     stage *st = state;
     st->n = people_of(st, place);
-    const mr_similarity_pairs pairs = {.n = st->n,
-                                       .dim = st->dim,
-                                       .a = st->u,
-                                       .b = st->v,
-                                       .d_a = st->d_u,
-                                       .d_b = st->d_v,
-                                       .temperature = st->temperature,
-                                       .weight = 1,
-                                       .related = related,
-                                       .context = st};
+    const mr_similarity_pairs pairs = {
+        .n = st->n, .temperature = st->temperature, .weight = 1, .related = related, .context = st};
     st->loss = mr_similarity_loss(&st->similarity, &pairs);
     return MR_OK;
 }
@@ -345,6 +289,7 @@ static mr_status backward(void *state, size_t index, const mr_batch_place *place
     stage *st = state;
     shard *sh = &st->shard[index];
     const mr_trainer *t = st->trainer;
+    const mr_similarity *s = &st->similarity;
     const size_t dim = st->dim, width = st->T * dim;
     report->loss = index == 0 ? st->loss : 0;
     report->tokens = sh->n_history * st->T + (st->joint ? mr_item_batch_rows(&sh->items) : 0);
@@ -352,7 +297,7 @@ static mr_status backward(void *state, size_t index, const mr_batch_place *place
         return MR_OK;
     float *to = sh->d_out;
     for (size_t e = index; e < st->n; e += t->n_shards, to += st->K * dim)
-        mr_pool_tokens_back(t->ops, st->u + e * dim, st->d_u + e * dim, st->u_length[e], st->K, dim,
+        mr_pool_tokens_back(t->ops, s->a + e * dim, s->d_a + e * dim, s->a_length[e], st->K, dim,
                             to);
     mr_user_train_backward_f32(sh->run, t->values, sh->d_out, gradients,
                                st->joint ? sh->d_in : NULL);
@@ -363,7 +308,7 @@ static mr_status backward(void *state, size_t index, const mr_batch_place *place
         t->ops->add(d_tokens + sh->items.place[sh->history[i]] * width, sh->d_in + i * width,
                     width);
     for (size_t e = index; e < st->n; e += t->n_shards) {
-        mr_pool_tokens_back(t->ops, st->v + e * dim, st->d_v + e * dim, st->v_length[e], st->T, dim,
+        mr_pool_tokens_back(t->ops, s->b + e * dim, s->d_b + e * dim, s->b_length[e], st->T, dim,
                             sh->d_target);
         t->ops->add(d_tokens + sh->items.place[st->example[e].target] * width, sh->d_target, width);
     }

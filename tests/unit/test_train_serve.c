@@ -120,7 +120,9 @@ static void open_training(training *t, const setting *s)
     assert_status(mr_lists_open(&t->lists, t->recipe, &err), MR_OK, &err);
     mr_item_tokens tokens = {.T = 0, .dim = (size_t)t->trainer.llm.decoder.config.C};
     if (s->mixed) {
-        assert_status(mr_item_texts_open(&t->texts, &t->trainer, &t->lists, &err), MR_OK, &err);
+        assert_status(mr_item_texts_add(&t->texts, &t->trainer, &t->lists,
+                                        t->trainer.spec.item_max_tokens, &err),
+                      MR_OK, &err);
         assert_status(mr_item_table_new(&t->table, &t->trainer, &t->texts, &err), MR_OK, &err);
         tokens = (mr_item_tokens){.tokens = t->table,
                                   .T = (size_t)t->trainer.spec.item_tokens,

@@ -116,7 +116,9 @@ static void open_trained(trained *t, const form *f)
     assert_status(mr_pool_new(&trainer->pool, 1, &err), MR_OK, &err);
     assert_status(mr_trainer_open_parts(trainer, &err), MR_OK, &err);
     assert_status(mr_lists_open(&t->lists, t->recipe, &err), MR_OK, &err);
-    assert_status(mr_item_texts_open(&t->texts, trainer, &t->lists, &err), MR_OK, &err);
+    assert_status(
+        mr_item_texts_add(&t->texts, trainer, &t->lists, trainer->spec.item_max_tokens, &err),
+        MR_OK, &err);
     assert_status(mr_item_table_new(&t->table, trainer, &t->texts, &err), MR_OK, &err);
     t->tokens = (mr_item_tokens){.tokens = t->table,
                                  .T = (size_t)trainer->spec.item_tokens,
