@@ -269,8 +269,8 @@ uint64_t mr_contrast_data_count(const mr_contrast_data *data, mr_contrast_source
     return 0;
 }
 
-/* The valid split is the last share of every section's pairs, so blocks are counted from both ends
- * and only the training ones are shuffled among each other. */
+/* Blocks VALID_EVERY - 1, 2 VALID_EVERY - 1, ... are the valid split; the others count on, and are
+ * shuffled among each other. */
 static mr_contrast_example pair_at(const mr_contrast_data *data, bool valid, uint64_t i)
 {
     const uint64_t blocks = mr_contrast_data_count(data, MR_FROM_PAIRS, valid) / BLOCK;

@@ -378,10 +378,8 @@ void mr_rank_pass_backward(mr_rank_pass *p, bool with_d_out, const mr_item_token
     if (n == 0)
         return;
     float *d_out = p->d_out;
-    if (with_d_out) {
-        /* The states' own gradient is kept in d_vectors' place until the margins' is there. */
+    if (with_d_out) /* the states' own gradient, kept until the margins' is there */
         memcpy(p->d_part, p->d_out, n * C * sizeof(float));
-    }
     mr_decoder_margins_back_f32(p->run, p->trainer->values, p->out, n, p->spec->yes, p->spec->no,
                                 p->d_margin, d_out, gradients);
     if (with_d_out)

@@ -265,8 +265,7 @@ static size_t valid_batches(void *state)
     return n < VALID_BATCHES ? n : VALID_BATCHES;
 }
 
-const mr_stage mr_stage_caption = {.name = "caption",
-                                   .open = open_stage,
+const mr_stage mr_stage_caption = {.open = open_stage,
                                    .close = close_stage,
                                    .forward = forward,
                                    .backward = backward,

@@ -267,8 +267,7 @@ static size_t valid_batches(void *state)
     return share > 0 ? n / share : 0;
 }
 
-const mr_stage mr_stage_contrastive = {.name = "contrastive",
-                                       .open = open_stage,
+const mr_stage mr_stage_contrastive = {.open = open_stage,
                                        .close = close_stage,
                                        .forward = forward,
                                        .join = join,

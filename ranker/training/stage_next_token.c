@@ -212,8 +212,7 @@ static size_t valid_batches(void *state)
     return n < VALID_BATCHES ? n : VALID_BATCHES;
 }
 
-const mr_stage mr_stage_next_token = {.name = "next_token",
-                                      .open = open_stage,
+const mr_stage mr_stage_next_token = {.open = open_stage,
                                       .close = close_stage,
                                       .forward = forward,
                                       .backward = backward,

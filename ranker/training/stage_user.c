@@ -327,8 +327,7 @@ static size_t valid_batches(void *state)
     return n < VALID_BATCHES ? n : VALID_BATCHES;
 }
 
-const mr_stage mr_stage_user = {.name = "user",
-                                .open = open_stage,
+const mr_stage mr_stage_user = {.open = open_stage,
                                 .close = close_stage,
                                 .forward = forward,
                                 .join = join,

@@ -60,7 +60,6 @@ typedef struct {
 } mr_batch_place;
 
 typedef struct {
-    const char *name;
     /* Reads data and makes *state; the parts stand. *examples: size of the data set, for epochs. */
     mr_status (*open)(mr_trainer *trainer, void **state, uint64_t *examples, mr_error *err);
     void (*close)(void *state); /* NULL is fine */

@@ -150,7 +150,7 @@ void mr_weights_draw(const mr_weights *weights, const mr_weights_part *part, uin
     }
 }
 
-/* The tensor under its name, or under the name without or with another of the usual prefixes. */
+/* The tensor under its name, or under the name without "model.". */
 static mr_status find(const mr_safetensors *file, const mr_weight *weight, mr_tensor *out,
                       mr_error *err)
 {

@@ -144,25 +144,6 @@ static void the_loss_falls(void **state)
     }
 }
 
-static const char *const files[] = {
-    "llm/model.safetensors", "image_projector.safetensors",     "vision/model.safetensors",
-    "vision/config.json",    "vision/preprocessor_config.json", "optimizer.safetensors"};
-
-static void assert_same(size_t way, const char *suffix)
-{
-    for (size_t f = 0; f < COUNT(files); f++) {
-        char first[2048];
-        snprintf(first, sizeof first, "%s", checkpoint_file(place(way, "a"), STEPS, files[f]));
-        assert_same_file(first, checkpoint_file(place(way, suffix), STEPS, files[f]));
-        assert_same_file(test_path(place(way, "a"), files[f]),
-                         test_path(place(way, suffix), files[f]));
-    }
-    char *x = steps_of_log(place(way, "a")), *y = steps_of_log(place(way, suffix));
-    assert_string_equal(x, y);
-    free(x);
-    free(y);
-}
-
 static void threads_and_stops_do_not_change_a_bit(void **state)
 {
     (void)state;
@@ -170,23 +151,13 @@ static void threads_and_stops_do_not_change_a_bit(void **state)
     for (size_t i = 0; i < COUNT(ways); i++) {
         mr_recipe *recipe = recipe_of(i);
         train_ok(recipe, place(i, "3"), (run_options){.threads = 3});
-        assert_same(i, "3");
+        assert_same_run(place(i, "a"), place(i, "3"), STEPS);
         for (size_t s = 0; s < COUNT(stops); s++)
             train_ok(recipe, place(i, "stopped"),
                      (run_options){.threads = 1 + (int)s % 2, .stop_step = stops[s]});
-        assert_same(i, "stopped");
+        assert_same_run(place(i, "a"), place(i, "stopped"), STEPS);
         mr_recipe_free(recipe);
     }
-}
-
-static bool same_bytes(const char *a, const char *b)
-{
-    size_t n_a, n_b;
-    char *x = test_file_read(a, &n_a), *y = test_file_read(b, &n_b);
-    const bool same = n_a == n_b && memcmp(x, y, n_a) == 0;
-    free(x);
-    free(y);
-    return same;
 }
 
 static void what_is_frozen_stays_as_it_was_and_the_rest_moves(void **state)
