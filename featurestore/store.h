@@ -5,8 +5,15 @@
  *     mr_store_fetch(store, MR_ENTITY_ITEM, space, ids, n, on_record, context, &err);
  *     mr_store_close(store);
  *
- * A URL picks the back end: "memory:", "lmdb:PATH" (a path without a scheme is LMDB), later
- * "redis://...". Key: <namespace>:<entity>:<space as 16 hex digits>:<id>. An id is any bytes.
+ * A URL picks the back end (docs/store.md):
+ *     memory:                                     this process, gone with it
+ *     lmdb:PATH or PATH                           one file, many processes
+ *     redis://[USER[:PASSWORD]@]HOST[:PORT][/DB]  rediss:// with TLS, where the build has it
+ *     redis+unix:[//USER:PASSWORD@]PATH[?db=N]    a socket file
+ *     redis+sentinel://[..@]HOST:PORT,HOST:PORT/MASTER[/DB]
+ *     redis+cluster://[..@]HOST:PORT,HOST:PORT
+ * Key: <namespace>:<entity>:<space as 16 hex digits>:<id>. An id is any bytes. A password in a URL
+ * is percent-decoded and never shown in a message.
  *
  * Write rule: a record replaces one with a smaller version only (64 bits, unsigned); an older or
  * equal one is ignored and counted as stale, which makes a write that is repeated after a crash
@@ -48,6 +55,21 @@ typedef struct {
     bool no_create;         /* NOT_FOUND when the LMDB store does not exist */
     bool fast_writes; /* LMDB: no fsync per put; mr_store_sync makes it durable. A killed process
                          loses nothing, a power cut before the sync may lose the store */
+    /* Redis. Times in milliseconds; 0 takes the default. */
+    const char *password;       /* instead of the URL's; copied */
+    int64_t fetch_timeout_ms;   /* a fetch waits no longer; 100 */
+    int64_t write_timeout_ms;   /* a put, walk or note; 5,000 */
+    int64_t connect_timeout_ms; /* 1,000 */
+    int64_t record_ttl_ms;      /* records expire, spread over 10 %; 0: never */
+    int64_t tombstone_ttl_ms;   /* must outlast the topics' retention; 0: 30 days */
+    bool open_away;             /* open although no server answers: fetches are UNAVAILABLE until
+                                   one does. Otherwise open fails, with the reason */
+    /* A cache of raw records in this process, before Redis only (cache.h); 0 bytes: none. */
+    uint64_t cache_bytes;
+    int64_t cache_soft_age_ms;     /* older ones are asked for again, and serve meanwhile; 60,000.
+                                      Not looked at while the server tells of changes */
+    int64_t cache_hard_age_ms;     /* older ones are not served by any means; 3,600,000 */
+    int64_t cache_negative_age_ms; /* "there is none" is believed so long; 5,000 */
 } mr_store_options;
 #define MR_STORE_OPTIONS_DEFAULT                                  \
     {                                                             \
@@ -82,7 +104,8 @@ typedef struct {
     size_t stale; /* the store held an equal or newer version */
 } mr_store_put_result;
 
-/* All of the batch or none of it (memory and LMDB). The records' space must be `space` (MISMATCH),
+/* All of the batch or none of it (memory and LMDB); in Redis record by record, so that a put which
+ * failed may be repeated until it succeeds. The records' space must be `space` (MISMATCH),
  * their bytes in order (CORRUPT) and the ids 1 to 400 bytes long (INVALID). Of several records of
  * one id in a batch the newest counts, the others are stale. EXHAUSTED when the store or its disk
  * is full: nothing of the batch is written, all else stays readable. result may be NULL. */
@@ -106,7 +129,8 @@ MR_API MR_NODISCARD mr_status mr_store_put_with_note(mr_store *store, mr_entity 
                                                      mr_store_put_result *result, mr_error *err);
 
 /* Visits every record of an entity and space in key order, tombstones included, as one snapshot;
- * stop by returning false. */
+ * stop by returning false. Redis has no snapshot: records written meanwhile may be missed, and the
+ * keys are collected and sorted first. */
 typedef bool (*mr_store_walk_visit)(void *context, mr_str id, mr_bytes record);
 MR_API MR_NODISCARD mr_status mr_store_walk(mr_store *store, mr_entity entity, uint64_t space,
                                             mr_store_walk_visit visit, void *context,
@@ -124,9 +148,34 @@ typedef struct {
 } mr_store_stats;
 MR_API MR_NODISCARD mr_status mr_store_stat(mr_store *store, mr_store_stats *out, mr_error *err);
 
-/* What was put before is on disk afterwards. */
+/* Removes every record of an entity and space, tombstones included: for a space that nothing reads
+ * any more. *removed may be NULL. In batches: after a failure, part of it is gone. */
+MR_API MR_NODISCARD mr_status mr_store_remove_space(mr_store *store, mr_entity entity,
+                                                    uint64_t space, uint64_t *removed,
+                                                    mr_error *err);
+
+/* Where records came from since the store was opened, and how its server is. All counters grow. */
+typedef struct {
+    uint64_t fetches;                /* mr_store_fetch calls */
+    uint64_t ids;                    /* asked for */
+    uint64_t hits_cache, hits_store; /* records found, by tier */
+    uint64_t hits_stale;             /* of hits_cache: past the soft age, or with the server gone */
+    uint64_t negative_hits, misses;  /* "none" from the cache; from the store */
+    uint64_t evictions, invalidations, flushes;
+    uint64_t cache_bytes; /* in use */
+    uint64_t failures;    /* fetches and puts that the server did not answer */
+    uint64_t reconnects;
+    uint64_t foreign_values;        /* values under our keys that are no records of ours */
+    uint64_t fetch_count, fetch_us; /* round trips and their time */
+    uint64_t fetch_us_buckets[16];  /* round trips that took at most 2^i x 16 us; last: the rest */
+    int breaker;                    /* 0 closed, 1 half open, 2 open: fetches fail at once */
+    bool connected, tracking;       /* to every server; invalidations are coming */
+} mr_store_health;
+MR_API void mr_store_health_of(mr_store *store, mr_store_health *out);
+
+/* What was put before is on disk afterwards (Redis: nothing to do; its persistence is its own). */
 MR_API MR_NODISCARD mr_status mr_store_sync(mr_store *store, mr_error *err);
-MR_API const char *mr_store_backend(const mr_store *store); /* "memory", "lmdb" */
+MR_API const char *mr_store_backend(const mr_store *store); /* "memory", "lmdb", "redis" */
 
 MR_END_DECLS
 

@@ -54,6 +54,20 @@ typedef struct {
  * any: nothing that it says about its version can be believed. */
 bool mr_store_replaces(mr_bytes stored, uint64_t version);
 
+/* What a back end whose server tells of changes reports to a cache before it. Called on the back
+ * end's own thread, with no lock of the back end held; must not block and must not call the back
+ * end. Order: `tracking(true)` comes before the first fetch whose answer may be kept, and between
+ * an answer to a fetch and a later change of one of its keys there is always a `changed` or a
+ * `flush`. A change may be told BEFORE the answer that it makes old arrives (they come on two
+ * connections): whoever keeps answers must note, for keys that are on their way, that they changed
+ * meanwhile. */
+typedef struct {
+    void *context;
+    void (*changed)(void *context, mr_bytes key);
+    void (*flush)(void *context);                /* changes may have been missed */
+    void (*tracking)(void *context, bool is_on); /* off: no changes will be told; soft age rules */
+} mr_store_watcher;
+
 typedef struct {
     const char *name;
     void (*close)(void *self);
@@ -72,6 +86,15 @@ typedef struct {
                         size_t *n, mr_error *err);
     mr_status (*stat)(void *self, mr_store_stats *out, mr_error *err);
     mr_status (*sync)(void *self, mr_error *err);
+    /* Removes all records whose key begins with the prefix of key. */
+    mr_status (*remove)(void *self, const mr_store_key *key, uint64_t *removed, mr_error *err);
+
+    /* Optional, below: NULL where the back end has nothing to say. */
+
+    /* Adds what the back end counts; *out is zero or filled by another layer. */
+    void (*health)(void *self, mr_store_health *out);
+    /* Sets who is told of changes, once, before the first fetch. See mr_store_watcher. */
+    void (*watch)(void *self, const mr_store_watcher *watcher);
 } mr_store_ops;
 
 /* A back end says which operations serve *self. options are complete: every default is filled in.
@@ -79,7 +102,15 @@ typedef struct {
 mr_status mr_store_memory_open(void **self, const mr_store_options *options, mr_error *err);
 mr_status mr_store_lmdb_open(void **self, const char *path, const mr_store_options *options,
                              mr_error *err);
+mr_status mr_store_redis_open(void **self, const char *url, const mr_store_options *options,
+                              mr_error *err);
+/* Puts a cache of options->cache_bytes before another back end; takes ownership of inner on
+ * success. cache.h has the rules. */
+mr_status mr_store_cached_open(void **self, const mr_store_ops *inner_ops, void *inner,
+                               const mr_store_options *options, mr_error *err);
 extern const mr_store_ops mr_store_memory_ops;
 extern const mr_store_ops mr_store_lmdb_ops;
+extern const mr_store_ops mr_store_redis_ops;
+extern const mr_store_ops mr_store_cached_ops;
 
 #endif
