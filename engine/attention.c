@@ -1,10 +1,10 @@
-/* attention.c - softmax(Q K^T) V for the rows of a pass: shared prefix from the cache, own suffix
- * from scratch.
+/* attention.c - softmax(Q K^T) V for the rows of a pass: shared prefixes from their timelines, own
+ * suffix from scratch.
  *
- * Work is cut into tiles: one kv head by some consecutive rows, with the H/K query heads that read
- * it. A tile's scores lie in scratch as [row, head][key], keys in the order of positions, cached
- * ones first. So the query-key products of many candidates against the one prefix are a matrix
- * product, and so are their weighted sums of V.
+ * Work is cut into tiles: one kv head by some consecutive rows of one timeline, with the H/K query
+ * heads that read it. A tile's scores lie in scratch as [row, head][key], keys in the order of
+ * positions, cached ones first. So the query-key products of many candidates against the one prefix
+ * are a matrix product, and so are their weighted sums of V.
  *
  * Same bits: a score is a dot product over D; a softmax runs over position + 1 scores; a weighted
  * sum adds one value at a time in the order of positions, carried exactly from the cached part to
@@ -50,15 +50,16 @@ static size_t run_end(const mr_row *rows, size_t i, size_t n, bool own_too)
     return end;
 }
 
-/* One kv head, rows [first, first + n). */
+/* One kv head, rows [first, first + n) of one timeline. */
 static void attend(const attention_job *job, size_t head, size_t first, size_t n, float *scratch)
 {
     const mr_session *s = job->session;
     const mr_model_config *config = &s->model->config;
     const mr_kernels *kernels = s->model->kernels;
     const size_t D = (size_t)config->D, K = (size_t)config->K, G = group_of(config);
-    const size_t cache_at = ((size_t)job->layer * K + head) * s->max_prefix * D;
-    const float *k_cache = s->k_cache + cache_at, *v_cache = s->v_cache + cache_at;
+    const mr_timeline *timeline = s->rows[first].timeline;
+    const size_t cache_at = mr_timeline_at(timeline, (size_t)job->layer, head);
+    const float *k_cache = timeline->k + cache_at, *v_cache = timeline->v + cache_at;
     const float *own_k = s->own_k + head * s->max_rows * D;
     const float *own_v = s->own_v + head * s->max_rows * D;
     const float *q = s->heads + (head * s->max_rows + first) * G * D;
@@ -115,9 +116,14 @@ static void attention_task(void *context, size_t begin, size_t end, int worker)
     const mr_session *s = job->session;
     float *scratch = s->attention_scratch + (size_t)worker * s->attention_floats;
     for (size_t task = begin; task < end; task++) {
-        const size_t first = task % job->tiles * job->tile;
-        const size_t n = job->n_rows - first < job->tile ? job->n_rows - first : job->tile;
-        attend(job, task / job->tiles, first, n, scratch);
+        size_t first = task % job->tiles * job->tile;
+        const size_t last = job->n_rows - first < job->tile ? job->n_rows : first + job->tile;
+        for (size_t next; first < last; first = next) {
+            for (next = first + 1; next < last && s->rows[next].timeline == s->rows[first].timeline;
+                 next++)
+                ;
+            attend(job, task / job->tiles, first, next - first, scratch);
+        }
     }
 }
 

@@ -63,7 +63,7 @@ static void activation_task(void *context, size_t begin, size_t end, int worker)
     s->model->kernels->silu_mul(s->gate + begin * F, s->up + begin * F, (end - begin) * F);
 }
 
-/* k -> normalised, rotated -> the cache or own_k; v likewise, as it is. */
+/* k -> normalised, rotated -> the timeline or own_k; v likewise, as it is. */
 static void keys_task(void *context, size_t begin, size_t end, int worker)
 {
     (void)worker;
@@ -81,9 +81,9 @@ static void keys_task(void *context, size_t begin, size_t end, int worker)
             float *v_to = s->own_v + (head * s->max_rows + r) * D;
             if (row->own == 0) {
                 const size_t at =
-                    (((size_t)st->index * K + head) * s->max_prefix + row->position) * D;
-                k_to = s->k_cache + at;
-                v_to = s->v_cache + at;
+                    mr_timeline_at(row->timeline, (size_t)st->index, head) + row->position * D;
+                k_to = row->timeline->k + at;
+                v_to = row->timeline->v + at;
             }
             if (st->layer->k_norm)
                 kernels->rms_norm(k, k, st->layer->k_norm, D, config->rms_eps);

@@ -26,8 +26,6 @@ static void lay_out(mr_session *s, mr_layout *l)
     const size_t HD = (size_t)config->H * D, KD = (size_t)config->K * D, R = s->max_rows;
     const size_t threads = (size_t)mr_pool_threads(s->pool);
 
-    s->k_cache = mr_layout_part(l, (size_t)config->L * KD, s->max_prefix, sizeof(float));
-    s->v_cache = mr_layout_part(l, (size_t)config->L * KD, s->max_prefix, sizeof(float));
     s->cos = mr_layout_part(l, s->n_positions, D / 2, sizeof(float));
     s->sin = mr_layout_part(l, s->n_positions, D / 2, sizeof(float));
     s->rows = mr_layout_part(l, R, 1, sizeof *s->rows);
@@ -111,6 +109,13 @@ mr_status mr_session_new(mr_session **out, const mr_model *model, const mr_sessi
     }
     lay_out(s, &real);
     fill_rotations(s);
+    if (!opt->borrowed_timelines) {
+        mr_status status = mr_timeline_new(&s->timeline, model, s->max_prefix, err);
+        if (status != MR_OK) {
+            mr_session_free(s);
+            return status;
+        }
+    }
     *out = s;
     return MR_OK;
 }
@@ -119,29 +124,31 @@ void mr_session_free(mr_session *session)
 {
     if (!session)
         return;
+    mr_timeline_free(session->timeline);
     free(session->memory);
     free(session);
 }
 
 size_t mr_session_bytes(const mr_session *session)
 {
-    return session->bytes + sizeof *session;
+    return session->bytes + sizeof *session +
+           (session->timeline ? mr_timeline_bytes(session->timeline) : 0);
 }
 
 void mr_session_reset(mr_session *session)
 {
-    session->length = 0;
+    mr_session_truncate(session, 0);
 }
 
 size_t mr_session_length(const mr_session *session)
 {
-    return session->length;
+    return session->timeline ? session->timeline->length : 0;
 }
 
 void mr_session_truncate(mr_session *session, size_t length)
 {
-    if (length < session->length)
-        session->length = length;
+    if (session->timeline)
+        mr_timeline_truncate(session->timeline, length);
 }
 
 void mr_session_set_tap(mr_session *session, mr_tap tap, void *context)
@@ -177,9 +184,15 @@ size_t mr_batch_rows(const mr_batch *batch)
     return rows;
 }
 
+static mr_timeline *timeline_of(const mr_session *s, const mr_batch *batch)
+{
+    return batch->timeline ? batch->timeline : s->timeline;
+}
+
 static mr_status check_batch(const mr_session *s, const mr_batch *batch, const float *hidden,
                              mr_error *err)
 {
+    const mr_timeline *timeline = timeline_of(s, batch);
     const size_t positions = (size_t)s->model->config.max_positions;
     const size_t n_prefix = batch->prefix ? batch->prefix->n : 0;
     size_t longest = 0;
@@ -192,10 +205,15 @@ static mr_status check_batch(const mr_session *s, const mr_batch *batch, const f
     if (!hidden && mr_batch_rows(batch) > 0)
         return MR_FAIL(err, INVALID, "%zu rows are wanted, but there is nowhere to put them",
                        mr_batch_rows(batch));
-    if (n_prefix > s->max_prefix - s->length)
+    if (!timeline)
+        return MR_FAIL(err, INVALID,
+                       "a batch without a timeline, in a session that was made to borrow them");
+    if (timeline->model != s->model)
+        return MR_FAIL(err, INVALID, "a batch's timeline is of another model than the session");
+    if (n_prefix > timeline->capacity - timeline->length)
         return MR_FAIL(err, EXHAUSTED,
-                       "a prefix of %zu positions after %zu; the session holds max_prefix %zu",
-                       n_prefix, s->length, s->max_prefix);
+                       "a prefix of %zu positions after %zu; the timeline holds %zu (max_prefix)",
+                       n_prefix, timeline->length, timeline->capacity);
 
     if (batch->prefix) {
         mr_status status = mr_input_check(s->model, batch->prefix, "prefix", err);
@@ -216,11 +234,26 @@ static mr_status check_batch(const mr_session *s, const mr_batch *batch, const f
             return status;
         longest = mr_size_max(longest, n);
     }
-    if (s->length + n_prefix + longest > s->n_positions)
+    if (timeline->length + n_prefix + longest > s->n_positions)
         return MR_FAIL(err, EXHAUSTED,
-                       "%zu positions before a suffix of %zu; the model has "
-                       "max_position_embeddings %zu",
-                       s->length + n_prefix, longest, positions);
+                       "%zu positions before a suffix of %zu; the session computes %zu, and the "
+                       "model has max_position_embeddings %zu",
+                       timeline->length + n_prefix, longest, s->n_positions, positions);
+    return MR_OK;
+}
+
+/* One that is appended to belongs to one batch of a run: what others read would depend on order. */
+static mr_status check_apart(const mr_session *s, const mr_batch *batches, size_t n, mr_error *err)
+{
+    for (size_t i = 0; i < n; i++) {
+        for (size_t j = 0; batches[i].prefix && j < n; j++) {
+            if (i != j && timeline_of(s, &batches[i]) == timeline_of(s, &batches[j]))
+                return MR_FAIL(err, INVALID,
+                               "batches %zu and %zu of a run share a timeline, and batch %zu "
+                               "appends to it; put their suffixes into one batch",
+                               i, j, i);
+        }
+    }
     return MR_OK;
 }
 
@@ -235,15 +268,18 @@ static void flush(mr_session *s)
 
 /* Adds positions [begin, end) of an input to the pass, of which those from `wanted` on come out.
  * first: the timeline position of its position 0. */
-static void add_rows(mr_session *s, const mr_input *input, size_t begin, size_t end, size_t first,
-                     bool is_suffix, size_t wanted, size_t *embed)
+static void add_rows(mr_session *s, mr_timeline *timeline, const mr_input *input, size_t begin,
+                     size_t end, size_t first, bool is_suffix, size_t wanted, size_t *embed)
 {
     mr_input_rows(s->model, input, begin, end, embed,
                   s->x + s->n_rows * (size_t)s->model->config.C);
     const size_t own_first = s->n_rows;
     for (size_t i = begin; i < end; i++) {
         mr_row *row = &s->rows[s->n_rows++];
-        *row = (mr_row){.position = first + i, .cached = first + i + 1, .wanted = i >= wanted};
+        *row = (mr_row){.timeline = timeline,
+                        .position = first + i,
+                        .cached = first + i + 1,
+                        .wanted = i >= wanted};
         if (is_suffix) {
             row->cached = first;
             row->own = i + 1;
@@ -256,13 +292,14 @@ static void run_prefix(mr_session *s, const mr_batch *batch)
 {
     const mr_input *prefix = batch->prefix;
     const size_t wanted = prefix->n - wanted_rows(prefix, batch->prefix_want, batch->n_last);
+    mr_timeline *timeline = timeline_of(s, batch);
     size_t embed = 0;
     for (size_t begin = 0, end; begin < prefix->n; begin = end) {
         if (s->n_rows == s->max_rows)
             flush(s);
         const size_t room = s->max_rows - s->n_rows;
         end = prefix->n - begin < room ? prefix->n : begin + room;
-        add_rows(s, prefix, begin, end, s->length, false, wanted, &embed);
+        add_rows(s, timeline, prefix, begin, end, timeline->length, false, wanted, &embed);
     }
 }
 
@@ -271,25 +308,41 @@ static void run_suffix(mr_session *s, const mr_batch *batch, const mr_input *suf
     size_t embed = 0;
     if (suffix->n > s->max_rows - s->n_rows)
         flush(s);
-    add_rows(s, suffix, 0, suffix->n, first, true,
+    add_rows(s, timeline_of(s, batch), suffix, 0, suffix->n, first, true,
              suffix->n - wanted_rows(suffix, batch->suffix_want, batch->n_last), &embed);
 }
 
 mr_status mr_session_run(mr_session *session, const mr_batch *batch, float *hidden, mr_error *err)
 {
-    mr_status status = check_batch(session, batch, hidden, err);
+    return mr_session_run_many(session, batch, 1, hidden, err);
+}
+
+mr_status mr_session_run_many(mr_session *session, const mr_batch *batches, size_t n, float *hidden,
+                              mr_error *err)
+{
+    for (size_t i = 0; i < n; i++) {
+        mr_status status = check_batch(session, &batches[i], hidden, err);
+        if (status != MR_OK)
+            return n > 1 ? mr_error_prefix(err, status, "batch %zu: ", i) : status;
+    }
+    mr_status status = check_apart(session, batches, n, err);
     if (status != MR_OK)
         return status;
 
     mr_guard_begin("forward");
-    const size_t length = session->length + (batch->prefix ? batch->prefix->n : 0);
     session->out = hidden;
-    if (batch->prefix)
-        run_prefix(session, batch);
-    for (size_t i = 0; i < batch->n_suffixes; i++)
-        run_suffix(session, batch, &batch->suffixes[i], length);
+    for (size_t b = 0; b < n; b++) {
+        const mr_batch *batch = &batches[b];
+        const size_t length =
+            timeline_of(session, batch)->length + (batch->prefix ? batch->prefix->n : 0);
+        if (batch->prefix)
+            run_prefix(session, batch);
+        for (size_t i = 0; i < batch->n_suffixes; i++)
+            run_suffix(session, batch, &batch->suffixes[i], length);
+    }
     flush(session);
-    session->length = length;
+    for (size_t b = 0; b < n; b++)
+        timeline_of(session, &batches[b])->length += batches[b].prefix ? batches[b].prefix->n : 0;
     mr_guard_end();
     return MR_OK;
 }

@@ -15,10 +15,14 @@
  * V stay, a suffix's K and V are scratch of that layer and are gone afterwards. In the last layer,
  * rows whose output nobody wants compute K and V only.
  *
+ * A run may take several batches, each with a timeline of its own (timeline.h): prefixes and
+ * suffixes of several requests then go through each layer together, and each sees its own timeline
+ * alone.
+ *
  * Same bits: a wanted row's output depends on the model, the timeline and its own suffix alone; not
- * on the other suffixes, the slot, the number of threads, how the prefix was cut into runs, or
- * whether it was there before. Holds for MR_GEMM_SCORING models; MR_GEMM_BLAS gives it up for
- * speed.
+ * on the other suffixes or batches, the slot, the number of threads, how the prefix was cut into
+ * runs, or whether it was there before. Holds for MR_GEMM_SCORING models; MR_GEMM_BLAS gives it up
+ * for speed.
  *
  * Memory is allocated at creation; a run allocates nothing (core/guard.h proves it in tests).
  * Cost of memory: mr_session_bytes.
@@ -27,12 +31,14 @@
 #ifndef MR_ENGINE_SESSION_H
 #define MR_ENGINE_SESSION_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "core/error.h"
 #include "core/threads.h"
 #include "engine/model.h"
+#include "engine/timeline.h"
 
 /* Marks a position that takes its vector from `embeds` instead of the vocabulary. Outside every
  * vocabulary, so no text can spell it. */
@@ -55,6 +61,7 @@ typedef enum {
 } mr_want;
 
 typedef struct {
+    mr_timeline *timeline;  /* borrowed; NULL: the session's own */
     const mr_input *prefix; /* appended to the timeline; NULL: nothing to append */
     mr_want prefix_want;
     const mr_input *suffixes; /* [n_suffixes]; each at least one position */
@@ -66,10 +73,11 @@ typedef struct {
 typedef struct mr_session mr_session;
 
 typedef struct {
-    size_t max_prefix; /* positions that the timeline can hold */
-    size_t max_rows;   /* positions computed in one pass; larger runs are cut into passes */
-    size_t max_suffix; /* longest single suffix; at most max_rows. 0: max_rows */
-    mr_pool *pool;     /* borrowed; NULL: one thread */
+    size_t max_prefix;       /* positions that a timeline can hold before a suffix */
+    size_t max_rows;         /* positions computed in one pass; larger runs are cut into passes */
+    size_t max_suffix;       /* longest single suffix; at most max_rows. 0: max_rows */
+    mr_pool *pool;           /* borrowed; NULL: one thread */
+    bool borrowed_timelines; /* every batch brings its own: the session has none */
 } mr_session_options;
 
 MR_NODISCARD mr_status mr_session_new(mr_session **out, const mr_model *model,
@@ -77,9 +85,9 @@ MR_NODISCARD mr_status mr_session_new(mr_session **out, const mr_model *model,
 void mr_session_free(mr_session *session); /* NULL is fine */
 size_t mr_session_bytes(const mr_session *session);
 
+/* The session's own timeline. */
 void mr_session_reset(mr_session *session);          /* length becomes 0 */
-size_t mr_session_length(const mr_session *session); /* positions in the timeline */
-/* Forgets all positions from `length` on: an instruction prefix that many queries share stays. */
+size_t mr_session_length(const mr_session *session); /* positions */
 void mr_session_truncate(mr_session *session, size_t length);
 
 /* Rows come out in order: wanted prefix rows, then wanted rows of each suffix. hidden: [rows, C]
@@ -88,6 +96,10 @@ void mr_session_truncate(mr_session *session, size_t length);
  * timeline as it was. */
 MR_NODISCARD mr_status mr_session_run(mr_session *session, const mr_batch *batch, float *hidden,
                                       mr_error *err);
+/* Rows of all batches, in their order. Two batches may read one timeline; one that is appended to
+ * is one batch's alone (INVALID). A failure leaves every timeline as it was. */
+MR_NODISCARD mr_status mr_session_run_many(mr_session *session, const mr_batch *batches, size_t n,
+                                           float *hidden, mr_error *err);
 size_t mr_batch_rows(const mr_batch *batch);
 
 /* The first rows of a model's forward, for checks: out[n][C] = embeddings after the scatter. */

@@ -12,6 +12,7 @@ mr_test(gemm SOURCES unit/test_gemm.c LINK mr_engine LABELS unit threads)
 mr_test(forward_reference SOURCES unit/test_forward_reference.c engine_support.c
         LINK mr_engine LABELS unit golden)
 mr_test(session SOURCES unit/test_session.c engine_support.c LINK mr_engine LABELS unit)
+mr_test(timeline SOURCES unit/test_timeline.c engine_support.c LINK mr_engine LABELS unit threads)
 mr_test(same_bits TIMEOUT 600 SOURCES unit/test_same_bits.c engine_support.c
         LINK mr_engine LABELS unit threads)
 mr_test(no_alloc ALLOC_GUARD SOURCES unit/test_no_alloc.c engine_support.c

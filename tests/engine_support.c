@@ -122,7 +122,8 @@ mr_session *test_session_new(const mr_model *model, size_t max_prefix, size_t ma
 {
     mr_session *session = NULL;
     mr_error err = {0};
-    const mr_session_options opt = {max_prefix, max_rows, max_suffix, pool};
+    const mr_session_options opt = {
+        .max_prefix = max_prefix, .max_rows = max_rows, .max_suffix = max_suffix, .pool = pool};
     assert_status(mr_session_new(&session, model, &opt, &err), MR_OK, &err);
     return session;
 }

@@ -295,7 +295,7 @@ static void a_refused_run_names_its_reason_and_leaves_the_timeline_alone(void **
         {{.prefix = &long_prefix},
          hidden,
          MR_EXHAUSTED,
-         "a prefix of 9 positions after 3; the session holds max_prefix 11"},
+         "a prefix of 9 positions after 3; the timeline holds 11 (max_prefix)"},
         {{.prefix = &good, .suffixes = suffix + 3, .n_suffixes = 1},
          hidden,
          MR_EXHAUSTED,
@@ -354,8 +354,10 @@ static void positions_end_where_the_model_says(void **state)
     run(session, &fits, hidden);
     const mr_batch beyond = {.suffixes = &longer, .n_suffixes = 1};
     assert_status(mr_session_run(session, &beyond, NULL, &err), MR_EXHAUSTED, &err);
-    assert_contains(err.message, "500 positions before a suffix of 13; the model has "
-                                 "max_position_embeddings 512");
+    assert_contains(
+        err.message,
+        "500 positions before a suffix of 13; the session computes 512, and the model has "
+        "max_position_embeddings 512");
     assert_int_equal(mr_session_length(session), 500);
     mr_session_free(session);
     test_input_free(&prefix);
