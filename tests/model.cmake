@@ -5,3 +5,4 @@ mr_test(bundle_user SOURCES unit/test_bundle_user.c ranker_support.c LINK mr_pip
 mr_test(scorer SOURCES unit/test_scorer.c ranker_support.c LINK mr_pipeline LABELS unit threads)
 mr_test(scorer_reference SOURCES unit/test_scorer_reference.c ranker_support.c LINK mr_pipeline
         LABELS unit golden)
+mr_test(batcher SOURCES unit/test_batcher.c ranker_support.c LINK mr_pipeline LABELS unit threads)

@@ -29,7 +29,12 @@ typedef struct {
 
 struct mr_scorer {
     const mr_bundle *bundle;
-    mr_session *session;
+    mr_session *session; /* NULL with a batcher */
+    mr_batcher *batcher; /* borrowed, may be NULL */
+    int64_t deadline_us; /* for the batcher */
+    const atomic_bool *cancelled;
+    bool first_group;      /* since begin */
+    double *batch_margins; /* [GROUP_CANDIDATES] */
     size_t max_prefix;
     size_t max_rows; /* of a group; a longer suffix makes a group of its own */
     size_t C;
@@ -92,15 +97,17 @@ mr_status mr_scorer_new(mr_scorer **out, const mr_bundle *bundle, const mr_score
      * allots and never uses is address space alone. */
     s->max_prefix = opt.max_prefix && opt.max_prefix < max_length ? opt.max_prefix : max_length;
     s->max_rows = opt.max_rows ? opt.max_rows : DEFAULT_MAX_ROWS;
+    s->batcher = opt.batcher;
     mr_session_options session = {.max_prefix = s->max_prefix,
                                   .max_rows = s->max_rows > max_length ? s->max_rows : max_length,
                                   .max_suffix = max_length,
                                   .pool = bundle->pool};
-    mr_status status = mr_session_new(&s->session, bundle->llm, &session, err);
+    mr_status status = s->batcher ? MR_OK : mr_session_new(&s->session, bundle->llm, &session, err);
+    s->batch_margins = calloc(GROUP_CANDIDATES, sizeof *s->batch_margins);
     s->inputs = calloc(GROUP_CANDIDATES, sizeof *s->inputs);
     s->owner = calloc(GROUP_CANDIDATES, sizeof *s->owner);
     s->hidden = calloc(GROUP_CANDIDATES * s->C, sizeof *s->hidden);
-    if (status == MR_OK && (!s->inputs || !s->owner || !s->hidden))
+    if (status == MR_OK && (!s->inputs || !s->owner || !s->hidden || !s->batch_margins))
         status = MR_FAIL(err, NO_MEMORY, "scorer buffers");
     if (status != MR_OK) {
         mr_scorer_free(s);
@@ -130,13 +137,15 @@ void mr_scorer_free(mr_scorer *s)
     free(s->inputs);
     free(s->owner);
     free(s->hidden);
+    free(s->batch_margins);
     free(s->projector_scratch);
     free(s);
 }
 
 size_t mr_scorer_bytes(const mr_scorer *s)
 {
-    return mr_session_bytes(s->session) + GROUP_CANDIDATES * s->C * sizeof(float) +
+    return (s->session ? mr_session_bytes(s->session) : 0) +
+           GROUP_CANDIDATES * s->C * sizeof(float) +
            (s->items.raw_capacity * s->bundle->item.dim +
             s->images.raw_capacity * s->bundle->image.dim) *
                sizeof(float) +
@@ -262,8 +271,10 @@ mr_status mr_scorer_begin(mr_scorer *s, const mr_scorer_prefix *prefix, mr_error
     const mr_bundle *bundle = s->bundle;
     const int64_t started = mr_clock_monotonic_us();
     s->begun = false;
+    s->first_group = true;
     s->stats = (mr_scorer_stats){0};
-    mr_session_take_stats(s->session);
+    if (s->session)
+        mr_session_take_stats(s->session);
 
     mr_status status = check_user(bundle, &prefix->user, err);
     if (status != MR_OK)
@@ -288,17 +299,43 @@ mr_status mr_scorer_begin(mr_scorer *s, const mr_scorer_prefix *prefix, mr_error
             return status;
     }
 
-    size_t common = common_positions(s);
-    mr_session_truncate(s->session, common);
     s->stats.prefix_tokens = s->prefix.ids.n;
-    s->stats.prefix_tokens_cached = common;
-    status = remember_prefix(s, err);
-    if (status != MR_OK) {
-        mr_session_reset(s->session);
-        return status;
+    if (s->session) {
+        size_t common = common_positions(s);
+        mr_session_truncate(s->session, common);
+        s->stats.prefix_tokens_cached = common;
+        status = remember_prefix(s, err);
+        if (status != MR_OK) {
+            mr_session_reset(s->session);
+            return status;
+        }
     }
     s->begun = true;
     return MR_OK;
+}
+
+void mr_scorer_set_limits(mr_scorer *s, int64_t deadline_us, const atomic_bool *cancelled)
+{
+    s->deadline_us = deadline_us;
+    s->cancelled = cancelled;
+}
+
+/* The prefix as the batcher's cache knows it: another request may differ where a field or the user
+ * begins. */
+static mr_prefix_key prefix_key(const mr_scorer *s)
+{
+    mr_prefix_key key = {.input = {.ids = s->prefix.ids.data,
+                                   .n = s->prefix.ids.n,
+                                   .embeds = s->prefix_slots ? s->prefix_embeds : NULL,
+                                   .n_embeds = s->prefix_slots}};
+    for (size_t i = 0; i < s->prefix.n_pieces && key.n_boundaries < MR_PREFIX_MAX_BOUNDARIES; i++) {
+        const mr_piece *piece = &s->prefix.piece[i];
+        const bool varies = piece->kind == MR_PIECE_FIELD || piece->kind == MR_PIECE_SLOT ||
+                            piece->kind == MR_PIECE_JOIN;
+        if (varies && piece->n && piece->begin)
+            key.boundary[key.n_boundaries++] = piece->begin;
+    }
+    return key;
 }
 
 /* The part of the prefix that the session does not hold yet. */
@@ -446,6 +483,40 @@ static mr_status group_project(mr_scorer *s, const group *g, mr_error *err)
     return MR_OK;
 }
 
+/* Margins of a placed group from the batcher. A deadline costs the candidates that it overtook. */
+static mr_status group_batch(mr_scorer *s, const group *g, double *margins, mr_status *statuses,
+                             mr_error *first_error, mr_error *err)
+{
+    mr_batch_job job = {.prefix = prefix_key(s),
+                        .suffixes = s->inputs,
+                        .n = g->n,
+                        .deadline_us = s->deadline_us,
+                        .cancelled = s->cancelled,
+                        .margins = s->batch_margins};
+    mr_error why = {0};
+    const int64_t started = mr_clock_monotonic_us();
+    mr_status status = mr_batcher_run(s->batcher, &job, &why);
+    s->stats.forward_us += mr_clock_monotonic_us() - started;
+    s->stats.waited_us += job.waited_us;
+    if (s->first_group)
+        s->stats.prefix_tokens_cached = job.prefix_cached;
+    s->first_group = false;
+    for (size_t i = 0; i < job.n_done; i++) {
+        margins[s->owner[i]] = s->batch_margins[i];
+        s->stats.suffix_tokens += s->inputs[i].n;
+    }
+    s->stats.candidates += job.n_done;
+    if (status == MR_TIMEOUT) {
+        for (size_t i = job.n_done; i < g->n; i++)
+            statuses[s->owner[i]] = MR_TIMEOUT;
+        note_failure(first_error, &why);
+        return MR_OK;
+    }
+    if (status != MR_OK && err)
+        *err = why;
+    return status;
+}
+
 static mr_status group_run(mr_scorer *s, group *g, double *margins, mr_status *statuses,
                            mr_error *first_error, mr_error *err)
 {
@@ -455,6 +526,8 @@ static mr_status group_run(mr_scorer *s, group *g, double *margins, mr_status *s
     group_place(s, g, statuses, first_error);
     if (g->n == 0)
         return MR_OK;
+    if (s->batcher)
+        return group_batch(s, g, margins, statuses, first_error, err);
     const mr_input prefix = pending_prefix(s);
     const mr_batch batch = {.prefix = prefix.n ? &prefix : NULL,
                             .prefix_want = MR_WANT_NONE,
@@ -545,6 +618,7 @@ mr_status mr_scorer_suffix_prompt(mr_scorer *s, mr_fields fields, size_t item_to
 mr_scorer_stats mr_scorer_take_stats(mr_scorer *s)
 {
     mr_scorer_stats stats = s->stats;
-    stats.session = mr_session_take_stats(s->session);
+    if (s->session)
+        stats.session = mr_session_take_stats(s->session);
     return stats;
 }

@@ -17,6 +17,7 @@
 #define MR_RANKER_MODEL_SCORER_H
 
 #include "engine/session.h"
+#include "ranker/model/batcher.h"
 #include "ranker/model/parts.h"
 
 typedef struct mr_scorer mr_scorer;
@@ -24,6 +25,9 @@ typedef struct mr_scorer mr_scorer;
 typedef struct {
     size_t max_prefix; /* tokens; 0: the bundle's max_length */
     size_t max_rows;   /* tokens of the candidates of one pass; 0: 1024. A longer one goes alone */
+    /* Passes are run by this batcher of the same bundle, with those of other scorers, and prefixes
+     * kept by it: the scorer has no session of its own. Borrowed for its life; NULL: alone. */
+    mr_batcher *batcher;
 } mr_scorer_options;
 
 MR_NODISCARD mr_status mr_scorer_new(mr_scorer **out, const mr_bundle *bundle,
@@ -48,6 +52,10 @@ typedef struct {
 MR_NODISCARD mr_status mr_scorer_begin(mr_scorer *scorer, const mr_scorer_prefix *prefix,
                                        mr_error *err);
 
+/* For scorers with a batcher: what is not computed by then, or once it is cancelled, is left.
+ * deadline_us on the monotonic clock, 0: none; cancelled is borrowed, may be NULL. */
+void mr_scorer_set_limits(mr_scorer *scorer, int64_t deadline_us, const atomic_bool *cancelled);
+
 typedef struct {
     mr_fields fields; /* title, text, document, ... */
     mr_vectors item;  /* tokens 0: none */
@@ -55,8 +63,9 @@ typedef struct {
 } mr_scorer_candidate;
 
 /* margins[i] for each candidate; status[i] is MR_OK, or why that one has none (its margin is then
- * NaN and first_error, when not NULL and still OK, keeps the first message). The call itself fails
- * only when nothing can be scored (no begin, out of memory). */
+ * NaN and first_error, when not NULL and still OK, keeps the first message): TIMEOUT for those that
+ * the deadline overtook. The call itself fails only when nothing can be scored (no begin, out of
+ * memory, a batcher that is full: EXHAUSTED) or when it was cancelled. */
 MR_NODISCARD mr_status mr_scorer_score(mr_scorer *scorer, const mr_scorer_candidate *candidates,
                                        size_t n, double *margins, mr_status *status,
                                        mr_error *first_error, mr_error *err);
@@ -75,6 +84,7 @@ typedef struct {
     uint64_t suffix_tokens;        /* since begin */
     uint64_t candidates;           /* since begin */
     int64_t expand_us, project_us, forward_us, head_us;
+    int64_t waited_us; /* of forward_us: in a batcher's queue before the first pass */
     mr_session_stats session;
 } mr_scorer_stats;
 /* The session's counters are since the last take. */
