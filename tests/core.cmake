@@ -11,3 +11,5 @@ mr_test(options SOURCES unit/test_options.c LINK mr_core LABELS unit)
 mr_test(text SOURCES unit/test_text.c LINK mr_core LABELS unit)
 mr_test(log SOURCES unit/test_log.c LINK mr_core LABELS unit threads)
 mr_test(base64 SOURCES unit/test_base64.c LINK mr_core LABELS unit)
+mr_test(metrics_registry SOURCES unit/test_metrics_registry.c LINK mr_core LABELS unit threads
+        ALLOC_FAILURE)
