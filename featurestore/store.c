@@ -12,11 +12,14 @@
 #include <string.h>
 
 #include "featurestore/record.h"
+#include "featurestore/redis_url.h"
 #include "featurestore/store_backend.h"
 
 #define SPACE_DIGITS         16
 #define MEMORY_DEFAULT_BYTES (UINT64_C(1) << 30)
 #define LMDB_DEFAULT_BYTES   (UINT64_C(64) << 30)
+#define MAX_MS               (INT64_C(1) << 40) /* 34 years */
+#define DAY_MS               INT64_C(86400000)
 
 static const char *const entity_names[MR_ENTITY_COUNT] = {
     [MR_ENTITY_ITEM] = "item",
@@ -28,7 +31,7 @@ struct mr_store {
     void *self;
     bool read_only;
     char name_space[MR_STORE_MAX_NAMESPACE_BYTES + 1];
-    char url[]; /* as given, for messages */
+    char url[]; /* for messages: as given, or for Redis "a Redis store", which has no password */
 };
 
 /* ---- keys ------------------------------------------------------------------------------------ */
@@ -120,6 +123,28 @@ static mr_status take_options(const mr_store_options *given, mr_store_options *o
                            "and '.'",
                            options.name_space, (unsigned char)c);
     }
+    struct {
+        const char *name;
+        int64_t *value;
+        int64_t otherwise;
+    } const times[] = {
+        {"fetch_timeout_ms", &options.fetch_timeout_ms, 100},
+        {"write_timeout_ms", &options.write_timeout_ms, 5000},
+        {"connect_timeout_ms", &options.connect_timeout_ms, 1000},
+        {"record_ttl_ms", &options.record_ttl_ms, 0},
+        {"tombstone_ttl_ms", &options.tombstone_ttl_ms, 30 * DAY_MS},
+        {"cache_soft_age_ms", &options.cache_soft_age_ms, 60000},
+        {"cache_hard_age_ms", &options.cache_hard_age_ms, 3600000},
+        {"cache_negative_age_ms", &options.cache_negative_age_ms, 5000},
+    };
+    for (size_t i = 0; i < sizeof times / sizeof *times; i++) {
+        if (*times[i].value < 0 || *times[i].value > MAX_MS)
+            return MR_FAIL(err, INVALID,
+                           "store option %s is %lld, expected 0 (the default) to %lld milliseconds",
+                           times[i].name, (long long)*times[i].value, (long long)MAX_MS);
+        if (*times[i].value == 0)
+            *times[i].value = times[i].otherwise;
+    }
     *out = options;
     return MR_OK;
 }
@@ -136,6 +161,28 @@ static size_t scheme_length(const char *text)
 static bool is_scheme(const char *url, size_t len, const char *name)
 {
     return len == strlen(name) && memcmp(url, name, len) == 0;
+}
+
+/* "redis:", "rediss:", or "redis+" and any word that Redis' own reader of URLs will judge. */
+static bool scheme_is_redis(const char *url)
+{
+    return mr_redis_url_is(url) || strncmp(url, "redis+", 6) == 0;
+}
+
+static mr_status open_redis(mr_store *store, const char *url, const mr_store_options *options,
+                            mr_error *err)
+{
+    mr_status status = mr_store_redis_open(&store->self, url, options, err);
+    store->ops = &mr_store_redis_ops;
+    if (status != MR_OK || options->cache_bytes == 0)
+        return status;
+    void *inner = store->self;
+    status = mr_store_cached_open(&store->self, &mr_store_redis_ops, inner, options, err);
+    if (status == MR_OK)
+        store->ops = &mr_store_cached_ops;
+    else
+        mr_store_redis_ops.close(inner);
+    return status;
 }
 
 static mr_status open_backend(mr_store *store, const char *url, mr_store_options *options,
@@ -158,6 +205,9 @@ static mr_status open_backend(mr_store *store, const char *url, mr_store_options
         store->ops = &mr_store_memory_ops;
         return mr_store_memory_open(&store->self, options, err);
     }
+    /* Before paths: a scheme with a '+' looks like one. */
+    if (scheme_is_redis(url))
+        return open_redis(store, url, options, err);
     if (scheme == 0 || is_scheme(url, scheme, "lmdb")) {
         if (!*rest)
             return MR_FAIL(err, INVALID, "store '%s' has no path; write lmdb:PATH", url);
@@ -166,13 +216,11 @@ static mr_status open_backend(mr_store *store, const char *url, mr_store_options
         store->ops = &mr_store_lmdb_ops;
         return mr_store_lmdb_open(&store->self, rest, options, err);
     }
-    if (is_scheme(url, scheme, "redis") || is_scheme(url, scheme, "rediss"))
-        return MR_FAIL(err, UNSUPPORTED,
-                       "a redis store was asked for, and this build has none; use lmdb:PATH");
     return MR_FAIL(
         err, INVALID,
-        "store '%.200s' has an unknown scheme; known are \"memory:\" and \"lmdb:PATH\" (a "
-        "path with a colon needs the \"lmdb:\" too)",
+        "store '%.200s' has an unknown scheme; known are \"memory:\", \"lmdb:PATH\" (a path with a "
+        "colon needs the \"lmdb:\" too), redis://, rediss://, redis+unix:, redis+sentinel:// and "
+        "redis+cluster://",
         url);
 }
 
@@ -181,16 +229,18 @@ mr_status mr_store_open(mr_store **out, const char *url, const mr_store_options 
 {
     mr_store_options options;
     if (!url || !*url)
-        return MR_FAIL(err, INVALID, "no store named; write \"memory:\", \"lmdb:PATH\" or a path");
+        return MR_FAIL(err, INVALID,
+                       "no store named; write \"memory:\", \"lmdb:PATH\", a path or redis://HOST");
     mr_status status = take_options(given, &options, err);
     if (status != MR_OK)
         return status;
 
-    size_t url_bytes = strlen(url) + 1;
-    mr_store *store = calloc(1, sizeof *store + url_bytes);
+    const char *shown = scheme_is_redis(url) ? "a Redis store" : url;
+    size_t shown_bytes = strlen(shown) + 1;
+    mr_store *store = calloc(1, sizeof *store + shown_bytes);
     if (!store)
         return MR_FAIL(err, NO_MEMORY, "no memory for a store handle");
-    memcpy(store->url, url, url_bytes);
+    memcpy(store->url, shown, shown_bytes);
     memcpy(store->name_space, options.name_space, strlen(options.name_space) + 1);
     store->read_only = options.read_only;
 
@@ -344,13 +394,46 @@ mr_status mr_store_put_with_note(mr_store *store, mr_entity entity, uint64_t spa
     if (note.len > MR_STORE_MAX_NOTE_BYTES || (note.len && !note.data))
         return MR_FAIL(err, INVALID, "note '%.100s' is %zu bytes long, expected at most %zu",
                        note_name, note.len, MR_STORE_MAX_NOTE_BYTES);
-    mr_store_note write = {{key.bytes, key.len}, note};
+    const mr_store_note write = {.key = {key.bytes, key.len}, .value = note};
     return put(store, entity, space, items, n, &write, result, err);
 }
 
 mr_status mr_store_set_note(mr_store *store, const char *name, mr_str value, mr_error *err)
 {
     return mr_store_put_with_note(store, MR_ENTITY_ITEM, 0, NULL, 0, name, value, NULL, err);
+}
+
+mr_status mr_store_swap_note(mr_store *store, const char *name, mr_str expected, mr_str value,
+                             mr_error *err)
+{
+    mr_store_key key;
+    mr_status status = note_key(store, name, &key, err);
+    if (status != MR_OK)
+        return status;
+    if (value.len > MR_STORE_MAX_NOTE_BYTES || !value.data)
+        return MR_FAIL(err, INVALID, "note '%.100s' is %zu bytes long, expected at most %zu", name,
+                       value.len, MR_STORE_MAX_NOTE_BYTES);
+    const mr_store_note note = {{key.bytes, key.len}, value, true, expected};
+    return put(store, MR_ENTITY_ITEM, 0, NULL, 0, &note, NULL, err);
+}
+
+bool mr_store_note_swaps(const mr_store_note *note, mr_bytes stored)
+{
+    if (!note->is_swap)
+        return true;
+    if (!stored.data)
+        return !note->expected.data;
+    const mr_str held = {stored.data, stored.len};
+    return (note->expected.data && mr_str_equal(held, note->expected)) ||
+           mr_str_equal(held, note->value);
+}
+
+mr_status mr_store_note_differs(const mr_store_note *note, mr_error *err)
+{
+    return MR_FAIL(err, MISMATCH,
+                   "note '%.*s' holds another value than was read before: another program changed "
+                   "it meanwhile; read it again",
+                   MR_STR_ARG(((mr_str){note->key.data, note->key.len})));
 }
 
 mr_status mr_store_get_note(mr_store *store, const char *name, char **value, size_t *len,
@@ -398,6 +481,28 @@ mr_status mr_store_spaces(mr_store *store, mr_entity entity, uint64_t *spaces, s
 mr_status mr_store_stat(mr_store *store, mr_store_stats *out, mr_error *err)
 {
     return store->ops->stat(store->self, out, err);
+}
+
+mr_status mr_store_remove_space(mr_store *store, mr_entity entity, uint64_t space,
+                                uint64_t *removed, mr_error *err)
+{
+    mr_store_key key;
+    uint64_t count = 0;
+    mr_status status = check_writable(store, err);
+    if (status == MR_OK)
+        status = key_begin(store, entity, &space, &key, err);
+    if (status == MR_OK)
+        status = store->ops->remove(store->self, &key, &count, err);
+    if (removed)
+        *removed = count;
+    return status;
+}
+
+void mr_store_health_of(mr_store *store, mr_store_health *out)
+{
+    *out = (mr_store_health){.connected = true};
+    if (store->ops->health)
+        store->ops->health(store->self, out);
 }
 
 mr_status mr_store_sync(mr_store *store, mr_error *err)

@@ -8,7 +8,7 @@
  * A URL picks the back end (docs/store.md):
  *     memory:                                     this process, gone with it
  *     lmdb:PATH or PATH                           one file, many processes
- *     redis://[USER[:PASSWORD]@]HOST[:PORT][/DB]  rediss:// with TLS, where the build has it
+ *     redis://[USER[:PASSWORD]@]HOST[:PORT][/DB]  rediss:// with TLS
  *     redis+unix:[//USER:PASSWORD@]PATH[?db=N]    a socket file
  *     redis+sentinel://[..@]HOST:PORT,HOST:PORT/MASTER[/DB]
  *     redis+cluster://[..@]HOST:PORT,HOST:PORT
@@ -87,9 +87,11 @@ MR_API void mr_store_close(mr_store *store); /* NULL is fine */
  * when the store has none. The bytes are as stored and not yet checked (mr_record_check). */
 typedef void (*mr_store_visit)(void *context, size_t index, mr_bytes record);
 
-/* All ids in one round trip and one consistent snapshot. An id that is too long or empty counts as
- * missing. UNAVAILABLE when the back end is away. After a failure only the first ids, or none, were
- * visited. */
+/* All ids in one round trip and one consistent snapshot; with a cache, each as fresh as the cache's
+ * rules say. An id that is too long or empty counts as missing. UNAVAILABLE when the back end is
+ * away. After a failure, a visit that was made holds as after a success, each id at most once and
+ * in order; of an id that was not visited nothing is known. A cache visits all that it knows before
+ * it fails, and does not fail when that is every id. */
 MR_API MR_NODISCARD mr_status mr_store_fetch(mr_store *store, mr_entity entity, uint64_t space,
                                              const mr_str *ids, size_t n, mr_store_visit visit,
                                              void *context, mr_error *err);
@@ -120,6 +122,12 @@ MR_API MR_NODISCARD mr_status mr_store_set_note(mr_store *store, const char *nam
                                                 mr_error *err);
 MR_API MR_NODISCARD mr_status mr_store_get_note(mr_store *store, const char *name, char **value,
                                                 size_t *len, mr_error *err);
+
+/* Sets the note only while it holds `expected` (data NULL: while there is none): of two writers who
+ * read the same value, one has its way and the other gets MISMATCH. A swap that was carried out
+ * may be repeated. */
+MR_API MR_NODISCARD mr_status mr_store_swap_note(mr_store *store, const char *name, mr_str expected,
+                                                 mr_str value, mr_error *err);
 
 /* Puts and one note in one transaction where the back end has them: the place that a reader of a
  * log or a file has reached moves together with what it wrote. */

@@ -48,7 +48,14 @@ typedef struct {
 typedef struct {
     mr_bytes key;
     mr_str value;
+    bool is_swap; /* only while the note holds `expected`; data NULL: while there is none */
+    mr_str expected;
 } mr_store_note;
+
+/* Whether a swap may go on, given what is stored (data NULL: nothing): also when it holds the new
+ * value already, so that it may be repeated. MISMATCH otherwise, and nothing is to be written. */
+bool mr_store_note_swaps(const mr_store_note *note, mr_bytes stored);
+mr_status mr_store_note_differs(const mr_store_note *note, mr_error *err);
 
 /* The write rule. stored.data is NULL when there is none. A stored record that is damaged loses to
  * any: nothing that it says about its version can be believed. */

@@ -7,11 +7,14 @@
  * Records of more than about 2 KiB lie on pages of their own: 4,080 bytes fit one, a byte more
  * takes two.
  * SPDX-License-Identifier: Apache-2.0 */
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "featurestore/lmdb_env.h"
 #include "featurestore/store_backend.h"
+
+#define REMOVE_BATCH 1000
 
 mr_status mr_store_lmdb_open(void **self, const char *path, const mr_store_options *options,
                              mr_error *err)
@@ -63,6 +66,22 @@ static mr_status lmdb_fetch(void *self, mr_store_key *key, const mr_str *ids, si
 
 /* ---- put ------------------------------------------------------------------------------------- */
 
+/* LMDB's own codes are errno's and others below 0. */
+#define NOTE_DIFFERS INT_MAX
+
+static int put_note(mr_lmdb_env *env, MDB_txn *txn, const mr_store_note *note)
+{
+    MDB_val k = {note->key.len, (void *)note->key.data}, stored = {0, NULL};
+    int rc = note->is_swap ? mdb_get(txn, mr_lmdb_env_notes(env), &k, &stored) : MDB_NOTFOUND;
+    if (rc != 0 && rc != MDB_NOTFOUND)
+        return rc;
+    if (!mr_store_note_swaps(note,
+                             rc == 0 ? (mr_bytes){stored.mv_data, stored.mv_size} : (mr_bytes){0}))
+        return NOTE_DIFFERS;
+    MDB_val value = {note->value.len, (void *)note->value.data};
+    return mdb_put(txn, mr_lmdb_env_notes(env), &k, &value, 0);
+}
+
 static int put_in(mr_lmdb_env *env, MDB_txn *txn, mr_store_key *key, const mr_store_write *writes,
                   size_t n, const mr_store_note *note, mr_store_put_result *result)
 {
@@ -87,11 +106,7 @@ static int put_in(mr_lmdb_env *env, MDB_txn *txn, mr_store_key *key, const mr_st
             return rc;
         result->written++;
     }
-    if (!note)
-        return 0;
-    MDB_val k = {note->key.len, (void *)note->key.data};
-    MDB_val value = {note->value.len, (void *)note->value.data};
-    return mdb_put(txn, mr_lmdb_env_notes(env), &k, &value, 0);
+    return note ? put_note(env, txn, note) : 0;
 }
 
 /* A reader that died keeps the pages of its snapshot from being used again. Before a store is
@@ -112,6 +127,8 @@ static mr_status lmdb_put(void *self, mr_store_key *key, const mr_store_write *w
             mr_lmdb_write_abort(env, txn);
         if (rc == 0)
             return MR_OK;
+        if (rc == NOTE_DIFFERS)
+            return mr_store_note_differs(note, err);
         if (rc != MDB_MAP_FULL || !again || !mr_lmdb_drop_dead_readers(env))
             return mr_lmdb_fail(env, rc, "writing to", err);
     }
@@ -235,6 +252,51 @@ static mr_status lmdb_spaces(void *self, const mr_store_key *key, uint64_t *spac
     return status;
 }
 
+/* Up to `most` records that begin with the prefix, in one transaction. Each deletion may free pages
+ * and needs a few itself, so that a store that is full takes small steps. */
+static int remove_some(mr_lmdb_env *env, MDB_txn *txn, const mr_store_key *key, size_t most,
+                       size_t *n)
+{
+    MDB_cursor *cursor;
+    MDB_val k = {key->prefix_len, (void *)key->bytes}, value;
+    *n = 0;
+    int rc = mdb_cursor_open(txn, mr_lmdb_env_records(env), &cursor);
+    if (rc != 0)
+        return rc;
+    rc = mdb_cursor_get(cursor, &k, &value, MDB_SET_RANGE);
+    while (rc == 0 && *n < most && has_prefix(&k, key)) {
+        rc = mdb_cursor_del(cursor, 0);
+        if (rc != 0)
+            break;
+        ++*n;
+        k = (MDB_val){key->prefix_len, (void *)key->bytes};
+        rc = mdb_cursor_get(cursor, &k, &value, MDB_SET_RANGE);
+    }
+    mdb_cursor_close(cursor);
+    return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+static mr_status lmdb_remove(void *self, const mr_store_key *key, uint64_t *removed, mr_error *err)
+{
+    mr_lmdb_env *env = self;
+    size_t n;
+    do {
+        MDB_txn *txn;
+        mr_status status = mr_lmdb_write_begin(env, &txn, err);
+        if (status != MR_OK)
+            return status;
+        int rc = remove_some(env, txn, key, REMOVE_BATCH, &n);
+        if (rc == 0)
+            rc = mr_lmdb_write_commit(env, txn);
+        else
+            mr_lmdb_write_abort(env, txn);
+        if (rc != 0)
+            return mr_lmdb_fail(env, rc, "removing from", err);
+        *removed += n;
+    } while (n == REMOVE_BATCH);
+    return MR_OK;
+}
+
 static mr_status lmdb_stat(void *self, mr_store_stats *out, mr_error *err)
 {
     mr_lmdb_env *env = self;
@@ -267,4 +329,5 @@ const mr_store_ops mr_store_lmdb_ops = {
     .spaces = lmdb_spaces,
     .stat = lmdb_stat,
     .sync = lmdb_sync,
+    .remove = lmdb_remove,
 };

@@ -1,7 +1,8 @@
 /* store_memory.c - records in a hash table, for tests, small catalogues and caches.
  *
- * Open addressing with linear probing over the XXH3 of the whole key. Nothing is ever removed (a
- * removed entity is a tombstone record), so that probing needs no markers. Entries are immutable
+ * Open addressing with linear probing over the XXH3 of the whole key. No single record is ever
+ * removed (a removed entity is a tombstone record), and removing a space builds the table anew, so
+ * that probing needs no markers. Entries are immutable
  * and counted: the table holds one pin, and a fetch pins what it found while it has the lock, then
  * visits without it. So a snapshot costs one counter per record, a slow visit delays no writer, and
  * a visit may write to the store that it reads.
@@ -297,7 +298,11 @@ static mr_status memory_put(void *self, mr_store_key *key, const mr_store_write 
     }
 
     lock_write(store);
-    status = plan_batch(store, plan, writes, n, new_note, &used, result, err);
+    if (note && !mr_store_note_swaps(
+                    note, entry_value(table_find(&store->notes, note->key.data, note->key.len))))
+        status = mr_store_note_differs(note, err);
+    if (status == MR_OK)
+        status = plan_batch(store, plan, writes, n, new_note, &used, result, err);
     if (status == MR_OK) {
         store->used_bytes = used;
         for (size_t i = 0; i < n; i++) {
@@ -427,6 +432,37 @@ static mr_status memory_stat(void *self, mr_store_stats *out, mr_error *err)
     return MR_OK;
 }
 
+/* The others move to a table of the same size: then no place between them is free by mistake. */
+static mr_status memory_remove(void *self, const mr_store_key *key, uint64_t *removed,
+                               mr_error *err)
+{
+    memory_store *store = self;
+    mr_status status = MR_OK;
+    lock_write(store);
+    table *t = &store->records, kept = {.capacity = store->records.capacity};
+    if (t->capacity && !(kept.slots = calloc(t->capacity, sizeof(slot)))) {
+        status = MR_FAIL(err, NO_MEMORY, "no memory to remove records from a memory store");
+        goto out;
+    }
+    for (size_t i = 0; i < t->capacity; i++) {
+        entry *e = t->slots[i].entry;
+        if (!e)
+            continue;
+        if (has_prefix(e, key)) {
+            store->used_bytes -= entry_cost(e);
+            entry_unpin(e);
+            ++*removed;
+        } else {
+            table_swap(&kept, e);
+        }
+    }
+    free(t->slots);
+    *t = kept;
+out:
+    unlock_write(store);
+    return status;
+}
+
 static mr_status memory_sync(void *self, mr_error *err)
 {
     (void)self;
@@ -444,4 +480,5 @@ const mr_store_ops mr_store_memory_ops = {
     .spaces = memory_spaces,
     .stat = memory_stat,
     .sync = memory_sync,
+    .remove = memory_remove,
 };

@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "tests/alloc_failure.h"
 
+#include <stdatomic.h>
 #include <stddef.h>
 
 void *__real_malloc(size_t size);
@@ -11,23 +12,21 @@ void *__wrap_malloc(size_t size);
 void *__wrap_calloc(size_t n, size_t size);
 void *__wrap_realloc(void *p, size_t size);
 
-static long until_failure; /* 0: off */
+static atomic_long until_failure; /* 0: off; threads of the code under test count too */
 
 void alloc_fail_at(long k)
 {
-    until_failure = k;
+    atomic_store(&until_failure, k);
 }
 
 bool alloc_failed(void)
 {
-    const bool failed = until_failure == 0;
-    until_failure = 0;
-    return failed;
+    return atomic_exchange(&until_failure, 0) <= 0;
 }
 
 static bool fails(void)
 {
-    return until_failure > 0 && --until_failure == 0;
+    return atomic_load(&until_failure) > 0 && atomic_fetch_sub(&until_failure, 1) == 1;
 }
 
 void *__wrap_malloc(size_t size)

@@ -9,6 +9,7 @@ cd "$1"
 
 table='
 core
+proto
 engine              core
 encoders            core engine
 featurestore        core proto

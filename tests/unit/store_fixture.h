@@ -17,6 +17,9 @@
 #include "featurestore/record.h"
 #include "featurestore/store.h"
 #include "tests/support.h"
+#ifdef STORE_ON_REDIS
+#    include "tests/redis_server.h"
+#endif
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 #define SPACE        UINT64_C(0x9f00c0ffee000001)
@@ -39,8 +42,10 @@ static inline int in_child(bool (*body)(const char *folder), const char *folder)
     return WIFEXITED(status) ? WEXITSTATUS(status) : 100 + WTERMSIG(status);
 }
 
-/* The store that a test of both back ends runs against. */
+/* The store that a test of every back end runs against: memory and LMDB, or, where STORE_ON_REDIS
+ * is defined, a real Redis that is emptied before each test. */
 typedef struct {
+    const char *backend;
     bool lmdb;
     char *folder;
     char url[4096];
@@ -205,15 +210,30 @@ static inline int folder_teardown(void **state)
 }
 #define WITH_FOLDER(test) cmocka_unit_test_setup_teardown(test, folder_setup, folder_teardown)
 
-static inline int store_fixture_setup(void **state)
+static inline void store_fixture_find(store_fixture *f)
 {
-    store_fixture *f = *state;
+#ifdef STORE_ON_REDIS
+    static redis_server *server; /* goes with the process */
+    if (!server)
+        server = redis_server_start(&(redis_server_options){.maxmemory = "256mb"});
+    assert_non_null(server);
+    assert_true(redis_server_run(server, "FLUSHALL"));
+    snprintf(f->url, sizeof f->url, "%s", redis_server_url(server));
+#else
     f->folder = f->lmdb ? test_folder_new() : NULL;
     snprintf(f->url, sizeof f->url, "%s%s",
              f->lmdb ? "lmdb:" : "memory:", f->lmdb ? f->folder : "");
+#endif
+}
+
+static inline int store_fixture_setup(void **state)
+{
+    store_fixture *f = *state;
+    store_fixture_find(f);
     mr_store_options options = MR_STORE_OPTIONS_DEFAULT;
     options.fast_writes = true;
     options.max_bytes = UINT64_C(256) << 20;
+    options.fetch_timeout_ms = 5000; /* machines that run tests are busy */
     f->store = store_open(f->url, &options);
     return 0;
 }
@@ -228,15 +248,26 @@ static inline int store_fixture_teardown(void **state)
 }
 
 /* Each behaviour once per back end. */
-static inline store_fixture *fixture_of(bool lmdb)
+static inline store_fixture *fixture_of(size_t i)
 {
-    static store_fixture fixtures[2] = {{.lmdb = false}, {.lmdb = true}};
-    return &fixtures[lmdb];
+#ifdef STORE_ON_REDIS
+    static store_fixture fixtures[] = {{.backend = "redis"}};
+#else
+    static store_fixture fixtures[] = {{.backend = "memory"}, {.backend = "lmdb", .lmdb = true}};
+#endif
+    return &fixtures[i];
 }
 /* clang-format off */
-#define ON_BOTH(test) \
-    {#test " (memory)", test, store_fixture_setup, store_fixture_teardown, fixture_of(false)}, \
-    {#test " (lmdb)", test, store_fixture_setup, store_fixture_teardown, fixture_of(true)}
+#ifdef STORE_ON_REDIS
+#define ON_EVERY(test) \
+    {#test " (redis)", test, store_fixture_setup, store_fixture_teardown, fixture_of(0)}
+#define STORE_MISSING() (redis_server_missing() ? redis_server_skip() : 0)
+#else
+#define ON_EVERY(test) \
+    {#test " (memory)", test, store_fixture_setup, store_fixture_teardown, fixture_of(0)}, \
+    {#test " (lmdb)", test, store_fixture_setup, store_fixture_teardown, fixture_of(1)}
+#define STORE_MISSING() 0
+#endif
 /* clang-format on */
 
 #endif

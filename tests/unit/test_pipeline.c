@@ -134,7 +134,7 @@ static void a_store_that_is_away_costs_vectors_and_no_reply(void **state)
     const mr_rank_request request = request_for("red kettle", candidates, STORED);
     for (size_t i = 0; i < COUNT(failures); i++) {
         for (size_t after = 0; after <= 2; after++) {
-            fault = (fetch_fault){failures[i], after, MR_ENTITY_ITEM, NULL};
+            fault = (fetch_fault){failures[i], after, MR_ENTITY_ITEM, NULL, 0};
             mr_rank_reply *reply = rank(f->ranker, &request);
             assert_int_equal(reply->n_scored, after);
             assert_true(reply->degraded & bits(MR_REASON_STORE_AWAY));
@@ -150,6 +150,33 @@ static void a_store_that_is_away_costs_vectors_and_no_reply(void **state)
     mr_rank_reply *reply = rank(f->ranker, &request);
     assert_int_equal(reply->degraded, 0);
     mr_rank_reply_free(reply);
+}
+
+static void with_the_store_away_what_a_cache_knows_is_ranked(void **state)
+{
+    fixture *f = *state;
+    mr_candidate candidates[STORED] = {{ID("")}};
+    for (size_t i = 0; i < STORED; i++)
+        candidates[i].id = mr_str_of(stored_id(i));
+    candidates[3].id = mr_str_of("nobody");
+    const mr_rank_request request = request_for("red kettle", candidates, STORED);
+    mr_rank_reply *whole = rank(f->ranker, &request);
+    fault = (fetch_fault){MR_UNAVAILABLE, 0, MR_ENTITY_ITEM, NULL, 1u << 1 | 1u << 3 | 1u << 4};
+    mr_rank_reply *reply = rank(f->ranker, &request);
+    assert_int_equal(reply->n_found, 2);
+    assert_int_equal(reply->n_scored, 2);
+    assert_true(reply->degraded & bits(MR_REASON_STORE_AWAY));
+    for (size_t i = 0; i < STORED; i++) {
+        if (i == 1 || i == 4) {
+            assert_item(reply, i, MR_SOURCE_MODEL, MR_REASON_NONE);
+            assert_true(item_of(reply, i)->margin == item_of(whole, i)->margin);
+        } else {
+            assert_item(reply, i, MR_SOURCE_PRIOR,
+                        i == 3 ? MR_REASON_MISSING : MR_REASON_STORE_AWAY);
+        }
+    }
+    mr_rank_reply_free(reply);
+    mr_rank_reply_free(whole);
 }
 
 static void a_store_of_another_space_gives_low_coverage(void **state)
@@ -250,7 +277,7 @@ static void without_the_store_text_still_ranks(void **state)
     const mr_field field = {mr_str_of("text"), mr_str_of("chair")};
     const mr_candidate candidates[] = {{ID("a"), .fields = {&field, 1}}, {ID("b")}};
     const mr_rank_request request = request_for("chair", candidates, 2);
-    fault = (fetch_fault){MR_UNAVAILABLE, 0, MR_ENTITY_ITEM, NULL};
+    fault = (fetch_fault){MR_UNAVAILABLE, 0, MR_ENTITY_ITEM, NULL, 0};
     mr_rank_reply *reply = rank(f->ranker, &request);
     assert_item(reply, 0, MR_SOURCE_TEXT, MR_REASON_NONE);
     assert_item(reply, 1, MR_SOURCE_PRIOR, MR_REASON_STORE_AWAY);
@@ -488,6 +515,7 @@ int main(void)
         TEST(stored_items_stand_by_their_margins),
         TEST(whatever_is_wrong_with_one_the_others_are_ranked),
         TEST(a_store_that_is_away_costs_vectors_and_no_reply),
+        TEST(with_the_store_away_what_a_cache_knows_is_ranked),
         TEST(a_store_of_another_space_gives_low_coverage),
         TEST(coverage_is_a_share_of_the_candidates),
         TEST(a_missing_item_is_encoded_from_its_text),

@@ -126,7 +126,7 @@ static void a_store_away_for_the_user_degrades_and_ranks(void **state)
     margins_for(f, &request, anonymous);
     test_store_put(f->store, MR_ENTITY_USER, f->bundle->user.space, "u2", f->vectors, 1, DIM);
     request.user_id = mr_str_of("u2");
-    fault = (fetch_fault){MR_UNAVAILABLE, 0, MR_ENTITY_USER, NULL};
+    fault = (fetch_fault){MR_UNAVAILABLE, 0, MR_ENTITY_USER, NULL, 0};
     assert_int_equal(margins_for(f, &request, got),
                      bits(MR_REASON_USER_MISSING) | bits(MR_REASON_STORE_AWAY));
     assert_same(got, anonymous, true, "the store away");

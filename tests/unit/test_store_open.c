@@ -32,7 +32,7 @@ static void bad_urls_and_options_are_explained(void **state)
         {"lmdb:", MR_STORE_OPTIONS_DEFAULT, MR_INVALID, "has no path; write lmdb:PATH"},
         {"memory:/tmp", MR_STORE_OPTIONS_DEFAULT, MR_INVALID, "nothing goes behind"},
         {"rocksdb:/x", MR_STORE_OPTIONS_DEFAULT, MR_INVALID, "unknown scheme"},
-        {"redis://h:6379", MR_STORE_OPTIONS_DEFAULT, MR_UNSUPPORTED, "redis"},
+        {"redis://h:0", MR_STORE_OPTIONS_DEFAULT, MR_INVALID, "is no server"},
         {long_path, MR_STORE_OPTIONS_DEFAULT, MR_INVALID, "is 4999 bytes long"},
         {"memory:", {.size = 0}, MR_INVALID, "begin with MR_STORE_OPTIONS_DEFAULT"},
         {"memory:",

@@ -218,8 +218,8 @@ static void of_many_that_open_a_path_at_once_one_gets_it(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        ON_BOTH(readers_see_whole_batches_while_one_writes),
-        ON_BOTH(writers_are_serialised_and_the_largest_version_stays),
+        ON_EVERY(readers_see_whole_batches_while_one_writes),
+        ON_EVERY(writers_are_serialised_and_the_largest_version_stays),
         WITH_FOLDER(of_many_that_open_a_path_at_once_one_gets_it),
     };
     return cmocka_run_group_tests_name("store_threads", tests, NULL, NULL);
