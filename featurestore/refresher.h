@@ -34,6 +34,7 @@
 #include <stdint.h>
 
 #include "core/error.h"
+#include "core/log.h"
 #include "core/metrics.h"
 #include "featurestore/record.h"
 #include "featurestore/store.h"
@@ -82,6 +83,9 @@ typedef struct {
     bool stop_at_end;            /* run returns when every partition has been read to where its end
                                     was at the start: backfills, tests */
     const char *const *kafka;    /* further librdkafka settings: name, value, ..., NULL */
+    /* Told what happens, for logs; NULL: nobody. From run's thread; detail may quote a peer. */
+    void (*on_event)(void *context, mr_log_level level, const char *event, const char *detail);
+    void *event_context;
 } mr_refresher_options;
 
 /* What the last statistics said; also as metrics mixrank_refresh_*. */

@@ -19,10 +19,17 @@ mr_cli_test(evaluate)
 mr_cli_test(rank)
 mr_cli_test(bundle)
 mr_cli_test(images)
+mr_cli_test(store)
+mr_cli_test(store_redis)
 mr_cli_test(users)
+mr_cli_test(refresh)
 mr_cli_test(caption)
 mr_cli_test(train)
 mr_cli_test(rss)
+
+add_executable(kafkamock cli/kafkamock.c)
+target_link_libraries(kafkamock PRIVATE mr_build PkgConfig::JANSSON PkgConfig::RDKAFKA)
+set_property(TEST cli_refresh APPEND PROPERTY ENVIRONMENT "KAFKAMOCK=$<TARGET_FILE:kafkamock>")
 
 # The same program against others on the same input; python.sh says why where it is skipped.
 add_test(NAME interop_forward

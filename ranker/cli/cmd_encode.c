@@ -13,13 +13,15 @@
 #include "featurestore/record.h"
 #include "ranker/cli/command.h"
 #include "ranker/cli/encode.h"
+#include "ranker/cli/store_access.h"
 
 static const char *const dtype_choices[] = {"f32", "f16", "bf16", "int8", NULL};
 
 static const mr_option options[] = {
     MR_OPTION_STRING("bundle", 'b', "DIR", mr_encode_options, bundle, "whose encoders to use"),
-    MR_OPTION_STRING("store", 's', "URL", mr_encode_options, store,
-                     "where to write: lmdb:PATH or a path, made when it is not there"),
+    MR_OPTION_STRING(
+        "store", 's', "URL", mr_encode_options, store,
+        "where to write: lmdb:PATH or a path, made when it is not there, or redis://HOST:PORT"),
     MR_OPTION_STRING(
         "items", 'i', "FILE", mr_encode_options, items,
         "items as JSONL: {id, title?, text?, image?}, or {id, vector | vectors} for vectors from "
@@ -180,7 +182,9 @@ int mr_cmd_encode(int argc, char **argv)
         mr_store_options store = MR_STORE_OPTIONS_DEFAULT;
         store.max_bytes = (uint64_t)(opt.map_gb * 0x1p30);
         store.fast_writes = true;
-        status = mr_store_open(&state.store, opt.store, &store, &err);
+        status = mr_store_access_password(&store, &state.refusals_arena, &err);
+        if (status == MR_OK)
+            status = mr_store_open(&state.store, opt.store, &store, &err);
     }
     state.bundle = bundle;
     state.rows = calloc((size_t)opt.batch, sizeof *state.rows);

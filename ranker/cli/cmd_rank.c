@@ -18,8 +18,10 @@
 #include "ranker/cli/catalogue.h"
 #include "ranker/cli/command.h"
 #include "ranker/cli/rank_print.h"
+#include "ranker/cli/store_access.h"
 #include "ranker/cli/store_items.h"
 #include "ranker/model/parts.h"
+#include "ranker/pipeline/rotation.h"
 
 typedef struct {
     const char *bundle, *store, *items, *query, *user, *candidates, *requests;
@@ -30,9 +32,11 @@ typedef struct {
 } rank_options;
 
 static const mr_option options[] = {
-    MR_OPTION_STRING("bundle", 'b', "DIR", rank_options, bundle, "the bundle to rank with"),
+    MR_OPTION_STRING(
+        "bundle", 'b', "DIR", rank_options, bundle,
+        "the bundle to rank with; none: the store's active one (mixrank store switch)"),
     MR_OPTION_STRING("store", 's', "URL", rank_options, store,
-                     "where the embedding tokens are: lmdb:PATH or a path"),
+                     "where the embedding tokens are: lmdb:PATH, a path, or redis://HOST:PORT"),
     MR_OPTION_STRING("query", 'q', "TEXT", rank_options, query, "what is being looked for"),
     MR_OPTION_STRING("user", 'u', "ID", rank_options, user, "a user of the store; none: anonymous"),
     MR_OPTION_STRING(
@@ -66,7 +70,7 @@ static const mr_option options[] = {
 };
 
 static const mr_command_help help = {
-    "rank", "--bundle DIR --store URL --query TEXT [options]",
+    "rank", "[--bundle DIR] --store URL --query TEXT [options]",
     "Ranks items for a query and a user. Items whose embedding tokens the store does not have keep "
     "the "
     "place of their prior (or their input order) and say so in the source column.",
@@ -76,10 +80,13 @@ static const mr_command_help help = {
 
 typedef struct {
     const rank_options *opt;
-    mr_bundle *bundle;
+    const mr_bundle *bundle;
+    mr_bundle *opened; /* with --bundle; else the seat's is ranked with */
     mr_store *store;
     mr_catalogue *catalogue;
-    mr_ranker *ranker;
+    mr_ranker *ranker; /* with --bundle */
+    mr_rotation *rotation;
+    mr_seat *seat;
     mr_str *all_ids; /* when a request names no candidates */
     size_t n_all, all_capacity;
     mr_arena ids_arena;
@@ -355,7 +362,8 @@ static mr_status rank_row(rank_state *state, const json_t *row, uint64_t line, m
     if (opt->timeout_ms)
         request.deadline_us = mr_clock_monotonic_us() + opt->timeout_ms * 1000;
     mr_rank_reply *reply = NULL;
-    status = mr_ranker_rank(state->ranker, &request, &reply, err);
+    status = state->seat ? mr_seat_rank(state->seat, &request, &reply, err)
+                         : mr_ranker_rank(state->ranker, &request, &reply, err);
     if (status != MR_OK)
         return status;
     const mr_rank_output out = {.bundle = state->bundle,
@@ -429,32 +437,62 @@ static mr_status rank_one(rank_state *state, mr_error *err)
     return status;
 }
 
+static mr_status open_store(rank_state *state, mr_error *err)
+{
+    mr_store_options store = MR_STORE_OPTIONS_DEFAULT;
+    store.no_create = true;
+    store.read_only = true;
+    mr_status status = mr_store_access_password(&store, &state->ids_arena, err);
+    return status == MR_OK ? mr_store_open(&state->store, state->opt->store, &store, err) : status;
+}
+
+/* The bundle that the store names, and the one before it. */
+static mr_status take_seat(rank_state *state, const mr_ranker_options *ranker, mr_error *err)
+{
+    mr_rotation_options rotation = MR_ROTATION_OPTIONS_DEFAULT;
+    rotation.ranker = *ranker;
+    rotation.threads = (int)state->opt->threads;
+    mr_status status = mr_rotation_new(&state->rotation, state->store, &rotation, err);
+    if (status == MR_OK)
+        status = mr_rotation_refresh(state->rotation, NULL, err);
+    if (status == MR_OK)
+        status = mr_seat_new(&state->seat, state->rotation, err);
+    if (status == MR_OK)
+        state->bundle = mr_seat_bundle(state->seat);
+    return status;
+}
+
+static mr_status open_bundle(rank_state *state, mr_error *err)
+{
+    mr_bundle_options bundle = MR_BUNDLE_OPTIONS_DEFAULT;
+    bundle.threads = (int)state->opt->threads;
+    mr_status status = mr_bundle_open(&state->opened, state->opt->bundle, &bundle, err);
+    state->bundle = state->opened;
+    return status;
+}
+
 static mr_status open_all(rank_state *state, mr_error *err)
 {
     const rank_options *opt = state->opt;
-    mr_bundle_options bundle = MR_BUNDLE_OPTIONS_DEFAULT;
-    bundle.threads = (int)opt->threads;
-    mr_status status = mr_bundle_open(&state->bundle, opt->bundle, &bundle, err);
-    if (status == MR_OK && opt->store) {
-        mr_store_options store = MR_STORE_OPTIONS_DEFAULT;
-        store.no_create = true;
-        store.read_only = true;
-        status = mr_store_open(&state->store, opt->store, &store, err);
+    mr_ranker_options ranker = MR_RANKER_OPTIONS_DEFAULT;
+    ranker.max_candidates = (size_t)opt->max_candidates;
+    mr_status status = opt->bundle ? open_bundle(state, err) : MR_OK;
+    if (status == MR_OK && opt->store)
+        status = open_store(state, err);
+    if (status == MR_OK && !opt->bundle)
+        status = take_seat(state, &ranker, err);
+    if (status == MR_OK && opt->store && opt->bundle) {
         mr_error why = {0};
         /* One without items may hold users; whoever wants its items is told later. */
-        if (status == MR_OK &&
-            mr_store_items_check(state->store, opt->store, state->bundle, &why) == MR_MISMATCH) {
+        if (mr_store_items_check(state->store, opt->store, state->bundle, &why) == MR_MISMATCH) {
             *err = why;
             status = MR_MISMATCH;
         }
     }
     if (status == MR_OK && opt->items)
         status = mr_catalogue_open(&state->catalogue, opt->items, err);
-    if (status == MR_OK) {
-        mr_ranker_options ranker = MR_RANKER_OPTIONS_DEFAULT;
-        ranker.max_candidates = (size_t)opt->max_candidates;
+    if (status == MR_OK && opt->bundle)
         status = mr_ranker_new(&state->ranker, state->bundle, state->store, &ranker, err);
-    }
     return status;
 }
 
@@ -466,8 +504,9 @@ int mr_cmd_rank(int argc, char **argv)
         return code;
     if (n_positional)
         return mr_command_misuse(help.name, "unexpected argument '%s'", argv[1]);
-    if (!opt.bundle)
-        return mr_command_misuse(help.name, "--bundle is missing");
+    if (!opt.bundle && !opt.store)
+        return mr_command_misuse(
+            help.name, "--bundle is missing (or --store, with the bundle that is active there)");
     if (!opt.query && !opt.user && !opt.requests)
         return mr_command_misuse(help.name, "--query, --user or --requests is missing");
     if (opt.requests && (opt.query || opt.user))
@@ -492,10 +531,12 @@ int mr_cmd_rank(int argc, char **argv)
     if (status != MR_OK)
         code = mr_command_fail(help.name, &err);
 
+    mr_seat_free(state.seat);
+    mr_rotation_free(state.rotation);
     mr_ranker_free(state.ranker);
     mr_catalogue_close(state.catalogue);
     mr_store_close(state.store);
-    mr_bundle_close(state.bundle);
+    mr_bundle_close(state.opened);
     mr_arena_done(&state.arena);
     mr_arena_done(&state.ids_arena);
     free(state.all_ids);

@@ -31,6 +31,8 @@ int mr_cmd_encode(int argc, char **argv);
 int mr_cmd_evaluate(int argc, char **argv);
 int mr_cmd_forward(int argc, char **argv);
 int mr_cmd_rank(int argc, char **argv);
+int mr_cmd_refresh(int argc, char **argv);
+int mr_cmd_store(int argc, char **argv);
 int mr_cmd_tokenize(int argc, char **argv);
 int mr_cmd_train(int argc, char **argv);
 int mr_cmd_version(int argc, char **argv);

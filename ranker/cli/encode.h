@@ -20,6 +20,7 @@
 #include "core/hash.h"
 #include "featurestore/store.h"
 #include "ranker/cli/catalogue.h"
+#include "ranker/cli/encode_parts.h"
 #include "ranker/model/parts.h"
 
 typedef struct {

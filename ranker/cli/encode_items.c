@@ -7,7 +7,6 @@
 #include "core/clock.h"
 #include "core/jsonl.h"
 #include "core/progress.h"
-#include "encoders/space.h"
 #include "ranker/cli/encode.h"
 
 mr_status mr_encode_fetch_batch(mr_encode_state *state, uint64_t space, mr_store_visit visit,
@@ -62,24 +61,10 @@ static mr_status batch_vectors(mr_encode_state *state, float *out, uint16_t *tok
         return status;
     }
     for (size_t i = 0; i < state->n_rows; i++) {
-        const mr_catalogue_item *row = &state->rows[i];
-        if (!row->vectors)
-            return MR_FAIL(err, INVALID,
-                           "item '%.*s' has no 'vector': the bundle's item space '%s' comes from "
-                           "outside",
-                           MR_STR_ARG(row->id), spec->name);
-        if (row->dim != spec->dim || row->tokens > spec->tokens)
-            return MR_FAIL(err, MISMATCH,
-                           "item '%.*s' has vectors [%u, %u], the bundle takes up to [%d, %zu]",
-                           MR_STR_ARG(row->id), row->tokens, row->dim, spec->tokens, spec->dim);
-        char name[96];
-        snprintf(name, sizeof name, "item '%.*s'", MR_STR_ARG(row->id));
         mr_status status =
-            mr_external_check(name, row->vectors, row->tokens, row->dim, spec->normalised, err);
+            mr_encode_take_vectors(spec, &state->rows[i], out + i * width, &tokens[i], err);
         if (status != MR_OK)
             return status;
-        memcpy(out + i * width, row->vectors, (size_t)row->tokens * row->dim * sizeof *out);
-        tokens[i] = row->tokens;
     }
     return MR_OK;
 }

@@ -121,17 +121,13 @@ mr_status mr_encode_record(mr_encode_state *state, mr_str id, uint64_t space, co
                                  .version = state->version,
                                  .space = space,
                                  .event_ms = mr_clock_wall_ms(),
-                                 .tombstone = !values,
-                                 .tokens = values ? tokens : 0,
-                                 .dim = values ? (uint16_t)dim : 0};
-    const size_t bytes = mr_record_bytes(&info);
-    void *record = mr_arena_alloc(&state->arena, bytes, 1, 16);
-    if (!record)
-        return MR_FAIL(err, NO_MEMORY, "a record of %zu bytes", bytes);
-    mr_status status = mr_record_encode(&info, values, record, err);
+                                 .tokens = tokens,
+                                 .dim = (uint16_t)dim};
+    mr_bytes record = {0};
+    mr_status status = mr_encode_make_record(info, values, &state->arena, &record, err);
     if (status != MR_OK)
         return mr_error_prefix(err, status, "'%.*s'", MR_STR_ARG(id));
-    *out = (mr_store_put_item){id, {record, bytes}};
+    *out = (mr_store_put_item){id, record};
     return MR_OK;
 }
 

@@ -7,6 +7,8 @@
 static const mr_command commands[] = {
     {"encode", mr_cmd_encode, "turn items (and users) into embedding tokens in a store"},
     {"rank", mr_cmd_rank, "rank candidates for a query and a user"},
+    {"refresh", mr_cmd_refresh, "keep a store fresh from Kafka"},
+    {"store", mr_cmd_store, "look into a store, copy it, switch the bundle it is ranked with"},
     {"train", mr_cmd_train, "run one stage of training as a recipe says"},
     {"evaluate", mr_cmd_evaluate, "measure bundles and baselines on the tasks of a catalogue"},
     {"bundle", mr_cmd_bundle, "create, verify and describe model packages"},

@@ -47,6 +47,13 @@ void mr_rank_print_table(const mr_rank_output *out)
     }
     printf("\n%zu of %zu candidates scored in %.1f ms (%s)\n", reply->n_scored, reply->n_candidates,
            (double)reply->work.total_us / 1e3, mr_bundle_numerics_id(out->bundle));
+    if (reply->by_previous) {
+        printf("by the previous bundle, ");
+        mr_command_print_text(stdout, mr_str_of(reply->bundle_name));
+        putchar(' ');
+        mr_command_print_text(stdout, mr_str_of(reply->bundle_version));
+        putchar('\n');
+    }
     for (int reason = 1; reason < MR_REASON_COUNT; reason++)
         if (reply->degraded & 1u << reason)
             printf("degraded: %s\n", mr_reason_name((mr_reason)reason));
@@ -125,12 +132,18 @@ void mr_rank_print_json(const mr_rank_output *out)
     for (int reason = 1; reason < MR_REASON_COUNT; reason++)
         if (reply->degraded & 1u << reason)
             json_array_append_new(degraded, json_string(mr_reason_name((mr_reason)reason)));
-    json_t *root =
-        json_pack("{s:s, s:s, s:s, s:I, s:I, s:f, s:o, s:o}", "bundle", mr_bundle_name(out->bundle),
-                  "version", mr_bundle_version(out->bundle), "numerics_id",
-                  mr_bundle_numerics_id(out->bundle), "candidates", (json_int_t)reply->n_candidates,
-                  "scored", (json_int_t)reply->n_scored, "ms", (double)reply->work.total_us / 1e3,
-                  "degraded", degraded, "items", items);
+    json_t *root = json_pack("{s:s, s:s, s:s, s:I, s:I, s:f, s:o}", "bundle", reply->bundle_name,
+                             "version", reply->bundle_version, "numerics_id",
+                             mr_bundle_numerics_id(out->bundle), "candidates",
+                             (json_int_t)reply->n_candidates, "scored", (json_int_t)reply->n_scored,
+                             "ms", (double)reply->work.total_us / 1e3, "degraded", degraded);
+    if (root && reply->by_previous)
+        json_object_set_new(root, "by_previous", json_true());
+    if (root && reply->work.records_aged) {
+        json_object_set_new(root, "oldest_age_ms", json_integer(reply->work.oldest_age_ms));
+        json_object_set_new(root, "mean_age_ms", json_integer(reply->work.mean_age_ms));
+    }
+    json_object_set_new(root, "items", items);
     if (root && out->query_id.len)
         json_object_set_new(root, "id", mr_command_json_text(out->query_id));
     if (root && mr_bundle_is_untrained(out->bundle))

@@ -40,8 +40,10 @@ static void on_image(void *context, size_t i, mr_bytes record)
     item_visit *visit = context;
     const size_t index = visit->index[i];
     mr_ranking_item *item = &visit->ranking->items[index];
-    if (!record.data)
+    if (!record.data) {
+        item->image_reason = MR_REASON_MISSING;
         return;
+    }
     item->image_record = keep_copy(visit->ranking->arena, record);
     item->image_reason = item->image_record.data ? MR_REASON_NONE : MR_REASON_MEMORY;
 }
@@ -61,21 +63,20 @@ static void fetch_images(mr_ranking *ranking, mr_str *ids, size_t *index)
         if (ranking->items[i].reason == MR_REASON_INVALID || mr_ranking_brings_image(ranking, i) ||
             candidate->id.len == 0 || !ranking->ranker->store)
             continue;
+        ranking->items[i].image_reason = MR_REASON_STORE_AWAY; /* until it is visited */
         ids[wanted] = candidate->id;
         index[wanted++] = i;
     }
     if (wanted == 0)
         return;
+    /* Also after the items' fetch failed: a cache may know these, and a store that is known to be
+     * away answers at once. */
     item_visit visit = {ranking, index};
     mr_error why = {0};
-    const bool away = ranking->degraded & (1u << MR_REASON_STORE_AWAY); /* waited for it once */
-    if (away || mr_store_fetch(ranking->ranker->store, MR_ENTITY_ITEM, bundle->image.space, ids,
-                               wanted, on_image, &visit, &why) != MR_OK) {
-        if (!away)
-            mr_ranking_note(ranking, &why);
+    if (mr_store_fetch(ranking->ranker->store, MR_ENTITY_ITEM, bundle->image.space, ids, wanted,
+                       on_image, &visit, &why) != MR_OK) {
+        mr_ranking_note(ranking, &why);
         mr_ranking_degrade(ranking, MR_REASON_STORE_AWAY);
-        for (size_t i = 0; i < wanted; i++)
-            ranking->items[index[i]].image_reason = MR_REASON_STORE_AWAY;
     }
 }
 
@@ -119,6 +120,7 @@ mr_status mr_ranking_fetch(mr_ranking *ranking, mr_error *err)
         ranking->items[i].reason = MR_REASON_MISSING;
         if (request->candidates[i].id.len == 0 || !ranking->ranker->store)
             continue;
+        ranking->items[i].reason = MR_REASON_STORE_AWAY; /* until it is visited */
         ids[wanted] = request->candidates[i].id;
         index[wanted++] = i;
     }
@@ -128,11 +130,10 @@ mr_status mr_ranking_fetch(mr_ranking *ranking, mr_error *err)
         mr_status status = mr_store_fetch(ranking->ranker->store, MR_ENTITY_ITEM,
                                           bundle->item.space, ids, wanted, on_item, &visit, &why);
         if (status != MR_OK) {
-            /* A store that is away costs the ranking its vectors, never the caller the reply. */
+            /* A store that is away costs the ranking the vectors that no cache knew, never the
+             * caller the reply. */
             mr_ranking_note(ranking, &why);
             mr_ranking_degrade(ranking, MR_REASON_STORE_AWAY);
-            for (size_t i = 0; i < wanted; i++)
-                ranking->items[index[i]].reason = MR_REASON_STORE_AWAY;
         }
     }
     fetch_images(ranking, ids, index);
@@ -145,6 +146,17 @@ mr_status mr_ranking_fetch(mr_ranking *ranking, mr_error *err)
 static mr_reason reason_of(mr_status status)
 {
     return status == MR_NO_MEMORY ? MR_REASON_MEMORY : MR_REASON_DAMAGED;
+}
+
+static void count_age(mr_ranking *ranking, int64_t event_ms)
+{
+    if (event_ms <= 0)
+        return;
+    const int64_t age = event_ms < ranking->wall_ms ? ranking->wall_ms - event_ms : 0;
+    ranking->ages_ms += age;
+    if (age > ranking->work.oldest_age_ms)
+        ranking->work.oldest_age_ms = age;
+    ranking->work.records_aged++;
 }
 
 /* Decodes a record of the given space into the arena; no tokens and a reason when it cannot be
@@ -175,6 +187,7 @@ static mr_vectors decode(mr_ranking *ranking, const char *key, mr_bytes record, 
         mr_ranking_note(ranking, &why);
         return (mr_vectors){0};
     }
+    count_age(ranking, info.event_ms);
     return (mr_vectors){values, info.tokens, info.dim};
 }
 

@@ -216,6 +216,23 @@ static void count_work(mr_ranking *ranking)
     work->tokens_without_sharing = stats.prefix_tokens * ranking->n_scored + stats.suffix_tokens;
     work->rows_pruned = stats.session.pruned_rows;
     work->flops = stats.session.flops;
+    if (work->records_aged)
+        work->mean_age_ms = ranking->ages_ms / (int64_t)work->records_aged;
+}
+
+/* Copies: a reply may outlive the bundle. */
+static mr_status name_bundle(const mr_bundle *bundle, owned_reply *owned, mr_error *err)
+{
+    mr_rank_reply *reply = &owned->reply;
+    reply->bundle_name = mr_arena_strndup(&owned->arena, bundle->name, strlen(bundle->name));
+    reply->bundle_version =
+        mr_arena_strndup(&owned->arena, bundle->version, strlen(bundle->version));
+    if (!reply->bundle_name || !reply->bundle_version)
+        return MR_FAIL(err, NO_MEMORY, "the name of bundle '%s' for a reply", bundle->name);
+    reply->item_space = mr_bundle_item_space(bundle);
+    reply->user_space = mr_bundle_user_space(bundle);
+    reply->image_space = bundle->image.kind == MR_ENCODER_NONE ? 0 : bundle->image.space;
+    return MR_OK;
 }
 
 static mr_status build_reply(mr_ranking *ranking, owned_reply *owned, mr_error *err)
@@ -248,6 +265,9 @@ static mr_status build_reply(mr_ranking *ranking, owned_reply *owned, mr_error *
     reply->n_candidates = n;
     reply->n_found = ranking->n_found;
     reply->degraded = ranking->degraded;
+    mr_status status = name_bundle(ranking->ranker->bundle, owned, err);
+    if (status != MR_OK)
+        return status;
     if (request->explain)
         return mr_ranking_explain(ranking, order, &owned->arena, &reply->explain,
                                   &reply->explain_json, err);
@@ -279,9 +299,50 @@ static mr_status begin(mr_ranking *ranking, mr_error *err)
 
 static mr_status run_stages(mr_ranking *ranking, owned_reply *owned, mr_error *err)
 {
-    const mr_rank_request *request = ranking->request;
     const int64_t started = mr_clock_monotonic_us();
-    for (size_t i = 0; i < request->n_candidates; i++) {
+    mr_status status = mr_ranking_fetch_user(ranking, err);
+    ranking->work.fetch_us += mr_clock_monotonic_us() - started;
+    if (status == MR_OK)
+        status = begin(ranking, err);
+    if (status == MR_OK)
+        status = mr_ranking_score(ranking, err);
+    if (status != MR_OK)
+        return status;
+
+    const int64_t scored = mr_clock_monotonic_us();
+    for (size_t i = 0; i < ranking->request->n_candidates; i++)
+        ranking->n_scored += !isnan(ranking->keys[i].margin);
+    count_work(ranking);
+    status = build_reply(ranking, owned, err);
+    const int64_t now = mr_clock_monotonic_us();
+    ranking->work.order_us = now - scored;
+    ranking->work.total_us = now - ranking->started_us;
+    owned->reply.work = ranking->work;
+    return status;
+}
+
+mr_status mr_ranking_begin(mr_ranking *ranking, mr_ranker *ranker, const mr_rank_request *given,
+                           mr_error *err)
+{
+    *ranking = (mr_ranking){.ranker = ranker,
+                            .arena = &ranker->arena,
+                            .given = MR_RANK_REQUEST_DEFAULT,
+                            .started_us = mr_clock_monotonic_us(),
+                            .wall_ms = mr_clock_wall_ms()};
+    mr_rank_request *request = &ranking->given;
+    memcpy(request, given, given->size < sizeof *request ? given->size : sizeof *request);
+    ranking->request = request;
+    mr_status status = check_request(ranker, request, err);
+    if (status != MR_OK)
+        return status;
+
+    const size_t n = request->n_candidates;
+    mr_arena_rewind(&ranker->arena, (mr_arena_mark){0});
+    ranking->items = mr_arena_array(&ranker->arena, mr_ranking_item, n);
+    ranking->keys = mr_arena_array(&ranker->arena, mr_order_input, n);
+    if (!ranking->items || !ranking->keys)
+        return MR_FAIL(err, NO_MEMORY, "a ranking of %zu candidates", n);
+    for (size_t i = 0; i < n; i++) {
         const mr_candidate *candidate = &request->candidates[i];
         ranking->keys[i] =
             (mr_order_input){.margin = (double)NAN,
@@ -289,56 +350,31 @@ static mr_status run_stages(mr_ranking *ranking, owned_reply *owned, mr_error *e
                              .has_prior = candidate->has_prior && isfinite(candidate->prior)};
         item_fields(ranking, i);
     }
-    mr_status status = mr_ranking_fetch(ranking, err);
-    if (status == MR_OK)
-        status = mr_ranking_fetch_user(ranking, err);
-    ranking->work.fetch_us = mr_clock_monotonic_us() - started;
-    if (status != MR_OK)
-        return status;
-
-    status = begin(ranking, err);
-    if (status == MR_OK)
-        status = mr_ranking_score(ranking, err);
-    if (status != MR_OK)
-        return status;
-
-    const int64_t scored = mr_clock_monotonic_us();
-    for (size_t i = 0; i < request->n_candidates; i++)
-        ranking->n_scored += !isnan(ranking->keys[i].margin);
-    count_work(ranking);
-    status = build_reply(ranking, owned, err);
-    const int64_t now = mr_clock_monotonic_us();
-    ranking->work.order_us = now - scored;
-    ranking->work.total_us = now - started;
-    owned->reply.work = ranking->work;
+    status = mr_ranking_fetch(ranking, err);
+    ranking->work.fetch_us = mr_clock_monotonic_us() - ranking->started_us;
     return status;
+}
+
+mr_status mr_ranking_finish(mr_ranking *ranking, mr_rank_reply **reply, mr_error *err)
+{
+    owned_reply *owned = calloc(1, sizeof *owned);
+    if (!owned)
+        return MR_FAIL(err, NO_MEMORY, "a reply of %zu items", ranking->request->n_candidates);
+    mr_status status = run_stages(ranking, owned, err);
+    if (status != MR_OK) {
+        mr_rank_reply_free(&owned->reply);
+        return status;
+    }
+    *reply = &owned->reply;
+    return MR_OK;
 }
 
 mr_status mr_ranker_rank(mr_ranker *ranker, const mr_rank_request *given, mr_rank_reply **reply,
                          mr_error *err)
 {
-    mr_rank_request request = MR_RANK_REQUEST_DEFAULT;
-    memcpy(&request, given, given->size < sizeof request ? given->size : sizeof request);
-    mr_status status = check_request(ranker, &request, err);
-    if (status != MR_OK)
-        return status;
-
-    mr_arena_rewind(&ranker->arena, (mr_arena_mark){0});
-    mr_ranking ranking = {.ranker = ranker, .request = &request, .arena = &ranker->arena};
-    ranking.items = mr_arena_array(&ranker->arena, mr_ranking_item, request.n_candidates);
-    ranking.keys = mr_arena_array(&ranker->arena, mr_order_input, request.n_candidates);
-    owned_reply *owned = calloc(1, sizeof *owned);
-    if (!ranking.items || !ranking.keys || !owned)
-        status = MR_FAIL(err, NO_MEMORY, "a ranking of %zu candidates", request.n_candidates);
-    if (status == MR_OK)
-        status = run_stages(&ranking, owned, err);
-    if (status != MR_OK) {
-        if (owned)
-            mr_rank_reply_free(&owned->reply);
-        return status;
-    }
-    *reply = &owned->reply;
-    return MR_OK;
+    mr_ranking ranking;
+    mr_status status = mr_ranking_begin(&ranking, ranker, given, err);
+    return status == MR_OK ? mr_ranking_finish(&ranking, reply, err) : status;
 }
 
 void mr_rank_reply_free(mr_rank_reply *reply)

@@ -137,6 +137,10 @@ typedef struct {
     uint64_t tokens_without_sharing; /* what the same prompts cost one by one */
     uint64_t rows_pruned;            /* positions whose last layer stopped at keys and values */
     uint64_t flops;
+    /* How old the records were that were ranked by: since their event time, at the time of this
+     * ranking. Those that carry no time are not among them; an event in the future is 0 old. */
+    uint64_t records_aged;
+    int64_t oldest_age_ms, mean_age_ms; /* 0 when there were none */
 } mr_rank_work;
 
 typedef struct {
@@ -147,6 +151,11 @@ typedef struct {
     mr_rank_work work;
     const char *explain; /* text for people: the prompt as tokens and slots; NULL unless asked */
     const char *explain_json; /* the same for programs */
+    /* The one bundle that ranked all of it, and the spaces that its records were looked up in; 0:
+     * the bundle has no such space. */
+    const char *bundle_name, *bundle_version;
+    uint64_t item_space, user_space, image_space;
+    bool by_previous; /* not by the active bundle, but by the one before it (rotation.h) */
 } mr_rank_reply;
 
 /* On success *reply is owned by the caller. */

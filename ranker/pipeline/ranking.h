@@ -42,7 +42,7 @@ typedef struct {
 
 typedef struct {
     mr_ranker *ranker;
-    const mr_rank_request *request;
+    const mr_rank_request *request; /* `given`, whole: a ranking does not move */
     mr_arena *arena;
     mr_ranking_item *items; /* [n] */
     mr_order_input *keys;   /* [n]: margins as they come */
@@ -52,7 +52,10 @@ typedef struct {
     size_t n_scored;     /* keys with a margin; counted once scoring has ended */
     uint32_t degraded;
     mr_rank_work work;
+    int64_t ages_ms;      /* of work.records_aged together */
     mr_error first_error; /* of a candidate, for explain */
+    mr_rank_request given;
+    int64_t started_us, wall_ms;
 } mr_ranking;
 
 static inline void mr_ranking_degrade(mr_ranking *ranking, mr_reason reason)
@@ -66,6 +69,14 @@ static inline void mr_ranking_note(mr_ranking *ranking, const mr_error *why)
     if (ranking->first_error.status == MR_OK)
         ranking->first_error = *why;
 }
+
+/* ranker.c. A ranking in two halves, for whoever looks at what was found before anything is scored.
+ * begin checks the request and fetches the items' records; what given points to is borrowed until
+ * finish, as is the ranker: its next begin ends this ranking. Without finish nothing is left to
+ * free. */
+MR_NODISCARD mr_status mr_ranking_begin(mr_ranking *ranking, mr_ranker *ranker,
+                                        const mr_rank_request *given, mr_error *err);
+MR_NODISCARD mr_status mr_ranking_finish(mr_ranking *ranking, mr_rank_reply **reply, mr_error *err);
 
 /* fetch.c. Never fails for what the store holds or lacks: reasons are noted per item. */
 MR_NODISCARD mr_status mr_ranking_fetch(mr_ranking *ranking, mr_error *err);
