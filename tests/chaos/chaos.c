@@ -38,6 +38,8 @@
 #define MEMBERS     3
 #define STEPS       60 /* of the load */
 #define STEP_MS     400
+#define REDIS_MS    3000 /* what a restart takes, about */
+#define BROKER_MS   12000
 #define DRAIN_MS    180000
 #define WATCHED     64 /* items looked at while it runs */
 #define MAX_LETTERS 65536
@@ -281,20 +283,40 @@ static void trouble(chaos *c, int step, int *killed, int *redis, int *broker)
     }
 }
 
+/* Evenly over the time that the trouble takes, so that there is always something on its way. */
+static void *produce_all(void *context)
+{
+    chaos *c = context;
+    const size_t n = c->load.n_messages;
+    const int64_t started = mr_clock_monotonic_us();
+    const int64_t lasts = INT64_C(1000) * (STEPS * STEP_MS + REDIS_MS * c->opt->redis_restarts +
+                                           BROKER_MS * c->opt->broker_restarts);
+    for (size_t sent = 0; sent < n;) {
+        const int64_t passed = mr_clock_monotonic_us() - started;
+        const size_t due =
+            passed >= lasts ? n : (size_t)((double)n * (double)passed / (double)lasts);
+        for (; sent < due; sent++)
+            produce(c, sent);
+        kafka_sleep_ms(2);
+    }
+    kafka_flush(c->client);
+    return NULL;
+}
+
 static void run_load(chaos *c)
 {
-    const size_t n = c->load.n_messages;
-    size_t sent = 0;
+    pthread_t producer;
     int killed = 0, redis = 0, broker = 0;
+    if (pthread_create(&producer, NULL, produce_all, c) != 0) {
+        went_wrong(c, "no thread for the load");
+        return;
+    }
     for (int step = 0; step < STEPS; step++) {
-        const size_t until = n * (size_t)(step + 1) / STEPS;
-        for (; sent < until; sent++)
-            produce(c, sent);
         trouble(c, step, &killed, &redis, &broker);
         kafka_sleep_ms(STEP_MS);
         watch(c);
     }
-    kafka_flush(c->client);
+    pthread_join(producer, NULL);
 }
 
 static void on_any(void *context, const rd_kafka_message_t *message)

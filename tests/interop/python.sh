@@ -4,20 +4,24 @@
 #
 #     python.sh "torch transformers" SCRIPT [ARGUMENT ...]
 #
-# MIXRANK_PYTHON names another Python than python3, such as the one of a virtual environment made
-# from tests/data/requirements.txt. SPDX-License-Identifier: Apache-2.0
+# Tried are python3 and the system's own, which has what Debian packages bring. MIXRANK_PYTHON names
+# another one instead, such as that of a virtual environment made from tests/data/requirements.txt.
+# SPDX-License-Identifier: Apache-2.0
 set -eu
-python=${MIXRANK_PYTHON:-python3}
 modules=$1
 shift
-if ! command -v "$python" >/dev/null; then
-    echo "skipped: there is no $python"
-    exit 77
-fi
-for module in $modules; do
-    if ! reason=$("$python" -c "import $module" 2>&1); then
-        echo "skipped: $python cannot import $module: $(echo "$reason" | tail -n 1)"
-        exit 77
-    fi
+why="there is no python3"
+for python in ${MIXRANK_PYTHON:-python3 /usr/bin/python3}; do
+    command -v "$python" >/dev/null || continue
+    missing=
+    for module in $modules; do
+        if ! reason=$("$python" -c "import $module" 2>&1); then
+            missing="$python cannot import $module: $(echo "$reason" | tail -n 1)"
+            break
+        fi
+    done
+    [ -n "$missing" ] || exec "$python" "$@"
+    why=$missing
 done
-exec "$python" "$@"
+echo "skipped: $why"
+exit 77
