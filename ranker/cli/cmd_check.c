@@ -12,6 +12,7 @@
 #include "featurestore/store.h"
 #include "mixrank_version.h"
 #include "ranker/cli/command.h"
+#include "ranker/cli/store_access.h"
 #include "ranker/cli/store_items.h"
 #include "ranker/model/bundle_write.h"
 #include "ranker/model/parts.h"
@@ -101,7 +102,10 @@ static mr_status check_store(const char *url, const mr_bundle *bundle, json_t *r
     opt.read_only = true;
     mr_store_stats stats;
     json_t *spaces = NULL;
-    mr_status status = mr_store_open(&store, url, &opt, err);
+    mr_arena arena = {0};
+    mr_status status = mr_store_access_password(&opt, &arena, err);
+    if (status == MR_OK)
+        status = mr_store_open(&store, url, &opt, err);
     if (status == MR_OK)
         status = mr_store_stat(store, &stats, err);
     if (status == MR_OK)
@@ -117,6 +121,7 @@ static mr_status check_store(const char *url, const mr_bundle *bundle, json_t *r
         status = mr_store_items_check(store, url, bundle, err);
 out:
     mr_store_close(store);
+    mr_arena_done(&arena);
     return status;
 }
 

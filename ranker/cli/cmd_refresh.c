@@ -19,6 +19,7 @@
 #include "core/progress.h"
 #include "ranker/cli/command.h"
 #include "ranker/cli/refresh_encode.h"
+#include "ranker/cli/store_access.h"
 
 #define METRICS_EVERY_US 5000000
 
@@ -385,7 +386,11 @@ int mr_cmd_refresh(int argc, char **argv)
         store_options.max_bytes = (uint64_t)(opt.map_gb * 0x1p30);
         store_options.fast_writes = opt.fast_writes;
         store_options.open_away = !opt.until_end; /* a service may come up before its Redis */
-        status = mr_store_open(&store, opt.store, &store_options, &err);
+        mr_arena arena = {0};
+        status = mr_store_access_password(&store_options, &arena, &err);
+        if (status == MR_OK)
+            status = mr_store_open(&store, opt.store, &store_options, &err);
+        mr_arena_done(&arena);
     }
     const mr_refresh_encode_options encode_options = {opt.items != NULL, opt.user_events != NULL,
                                                       opt.exact, (mr_record_dtype)opt.dtype};

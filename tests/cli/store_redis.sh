@@ -71,6 +71,10 @@ cmp -s "$work/lmdb.mrs" "$work/redis.mrs" || fail "the records of the two stores
 ok store get -s "$r" "$first" --json
 same "$(json found)" true
 
+it "is looked at by check, signed in by the environment too"
+ok check -b "$b" -s "$r"
+out_has redis
+
 it "encodes into Redis, and ranks from it by the bundle that is active there"
 ok encode -b "$b" -s "$r" -i "$items" -u "$users" --json
 ok store switch -b "$b" -s "$r"
