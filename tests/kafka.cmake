@@ -49,3 +49,7 @@ add_custom_target(chaos
   COMMAND ${CMAKE_COMMAND} -E env KAFKA_CACHE=${CMAKE_CURRENT_BINARY_DIR}/kafka
           $<TARGET_FILE:chaos_run>
   COMMENT "100,000 events while everything dies" USES_TERMINAL VERBATIM)
+
+# Long because they wait: first in line, so that others run beside them.
+set_tests_properties(refresh_failures refresh_mock refresh_broker chaos_short chaos_short_lmdb
+                     PROPERTIES COST 100)
