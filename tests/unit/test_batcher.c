@@ -310,6 +310,7 @@ static void a_job_that_does_not_fit_behind_those_that_wait_is_refused(void **sta
     raw_job raw[JOBS];
     pthread_t threads[JOBS];
     size_t refused = 0;
+    const double *taken = NULL; /* margins of the first that was not refused */
     for (size_t j = 0; j < JOBS; j++) {
         raw[j] = (raw_job){.batcher = batcher,
                            .job = {.prefix = {.input = {.ids = ids, .n = 2}},
@@ -325,14 +326,15 @@ static void a_job_that_does_not_fit_behind_those_that_wait_is_refused(void **sta
             refused++;
         } else {
             assert_status(raw[j].status, MR_OK, &raw[j].err);
-            assert_memory_equal(margins[j], margins[0], sizeof margins[0]);
+            taken = taken ? taken : margins[j];
+            assert_memory_equal(margins[j], taken, sizeof margins[0]);
         }
     }
     mr_batcher_stats stats;
     mr_batcher_stat(batcher, &stats);
     print_message("  %zu of %d refused\n", refused, JOBS);
     assert_int_equal(stats.rejected, refused);
-    assert_true(raw[0].status == MR_OK || refused < JOBS);
+    assert_non_null(taken); /* an empty queue takes any job */
     mr_batcher_free(batcher);
 }
 
