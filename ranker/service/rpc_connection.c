@@ -398,9 +398,9 @@ void mr_rpc_connection_sweep(mr_rpc_connection *conn)
             mr_rpc_connection_kill(conn);
         return;
     }
-    if (conn->notice_us && !conn->going && now - conn->notice_us >= NOTICE_US)
-        go_away(conn);
-    else if (!conn->going && conn->n_streams == 0 && now - conn->idle_us > opt->idle_ms * 1000)
+    const bool noticed = conn->notice_us && now - conn->notice_us >= NOTICE_US;
+    const bool idle = conn->n_streams == 0 && now - conn->idle_us > opt->idle_ms * 1000;
+    if (!conn->going && (noticed || idle))
         go_away(conn);
     if (!conn->pinged_us && now - conn->received_us > opt->keepalive_ms * 1000) {
         conn->pinged_us = now;

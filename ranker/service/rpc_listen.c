@@ -101,7 +101,7 @@ static mr_status open_inet(mr_rpc_listeners *listeners, const struct addrinfo *i
                            const char *text, bool tls, bool *absent, mr_error *err)
 {
     static const int on = 1;
-    struct sockaddr_storage bound;
+    struct sockaddr_storage bound = {0};
     socklen_t len = sizeof bound;
     mr_rpc_listener *listener = next_listener(listeners);
     *absent = false;
@@ -214,7 +214,7 @@ static bool accept_one(mr_rpc_listener *listener)
     static const int on = 1;
     mr_rpc_server *server = listener->server;
     mr_rpc_shared *shared = server->shared;
-    struct sockaddr_storage address;
+    struct sockaddr_storage address = {0};
     socklen_t len = sizeof address;
     const int fd =
         accept4(listener->fd, (struct sockaddr *)&address, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
