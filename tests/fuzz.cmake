@@ -43,5 +43,5 @@ mr_fuzz(bundle ROUNDS 100 LINK mr_model test_support)
 mr_fuzz(catalogue ROUNDS 300 SOURCES ${PROJECT_SOURCE_DIR}/ranker/cli/catalogue.c
         LINK mr_featurestore test_support)
 mr_fuzz(recipe ROUNDS 2000 LINK mr_training)
-mr_fuzz(rpc_wire ROUNDS 2000 LINK mr_service)
-mr_fuzz(rpc_connection ROUNDS 500 LINK mr_service)
+mr_fuzz(rpc_wire ROUNDS 2000 LINK mr_rpc)
+mr_fuzz(rpc_connection ROUNDS 500 LINK mr_rpc)

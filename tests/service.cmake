@@ -23,13 +23,13 @@ target_include_directories(test_echo PUBLIC ${PROJECT_BINARY_DIR}/generated PRIV
 target_link_libraries(test_echo PUBLIC PkgConfig::PROTOBUF_C)
 
 add_executable(rpc_test_server interop/rpc_test_server.c)
-target_link_libraries(rpc_test_server PRIVATE mr_build mr_service test_echo)
+target_link_libraries(rpc_test_server PRIVATE mr_build mr_rpc test_echo)
 
 mr_test(rank_wire SOURCES unit/test_rank_wire.c LINK mr_service LABELS unit)
-mr_test(rpc_wire SOURCES unit/test_rpc_wire.c LINK mr_service LABELS unit)
-mr_test(rpc_calls SOURCES unit/test_rpc_calls.c rpc_client.c LINK mr_service PkgConfig::NGHTTP2 LABELS unit threads)
-mr_test(rpc_server SOURCES unit/test_rpc_server.c rpc_client.c LINK mr_service PkgConfig::NGHTTP2 LABELS unit threads)
-mr_test(rpc_descriptors SOURCES unit/test_rpc_descriptors.c LINK mr_service LABELS unit)
+mr_test(rpc_wire SOURCES unit/test_rpc_wire.c LINK mr_rpc LABELS unit)
+mr_test(rpc_calls SOURCES unit/test_rpc_calls.c rpc_client.c LINK mr_rpc PkgConfig::NGHTTP2 LABELS unit threads)
+mr_test(rpc_server SOURCES unit/test_rpc_server.c rpc_client.c LINK mr_rpc PkgConfig::NGHTTP2 LABELS unit threads)
+mr_test(rpc_descriptors SOURCES unit/test_rpc_descriptors.c LINK mr_rpc LABELS unit)
 
 # Foreign clients, each a program of its own that starts the test server; they say why they skip.
 # MIXRANK_PYTHON: see interop/python.sh.
