@@ -1,5 +1,5 @@
-/* refresh_consumer.c - the client of a refresher: settings, assignment, where to start, commits,
- * leaving. See refresh_private.h.
+/* refresh_consumer.c - the client of a refresher: settings, assignment, messages, lag, leaving. See
+ * refresh_private.h.
  *
  * librdkafka calls back inside its polls: on_rebalance runs within mr_refresh_take's poll or within
  * mr_refresh_leave. The range assignor takes all partitions away before it gives out new ones, so a
@@ -17,17 +17,14 @@
 #include <time.h>
 
 #include "core/clock.h"
-#include "core/json.h"
 #include "featurestore/refresh_private.h"
 
-#define ASK_MS          1000 /* one question to a broker; repeated, so that a stop is noticed */
-#define ASK_TIMES       30
-#define REVOKE_US       5000000
-#define COMMIT_EVERY_US 200000
-#define TICK_US         1000000
-#define PAUSED_LAG_US   5000000
-#define CLOSE_US        10000000
-#define DESTROY_US      5000000
+#define ASK_MS        1000 /* one question to a broker */
+#define REVOKE_US     5000000
+#define TICK_US       1000000
+#define PAUSED_LAG_US 5000000
+#define CLOSE_US      10000000
+#define DESTROY_US    5000000
 
 /* ---- settings -------------------------------------------------------------------------------- */
 
@@ -69,8 +66,8 @@ static bool is_final(rd_kafka_resp_err_t error)
     }
 }
 
-static void kafka_failed(mr_refresher *r, rd_kafka_t *client, rd_kafka_resp_err_t error,
-                         const char *text)
+void mr_refresh_kafka_failed(mr_refresher *r, rd_kafka_t *client, rd_kafka_resp_err_t error,
+                             const char *text)
 {
     mr_error why = {0};
     char fatal[256] = "";
@@ -86,7 +83,7 @@ static void kafka_failed(mr_refresher *r, rd_kafka_t *client, rd_kafka_resp_err_
 
 static void on_error(rd_kafka_t *client, int error, const char *text, void *opaque)
 {
-    kafka_failed(opaque, client, (rd_kafka_resp_err_t)error, text);
+    mr_refresh_kafka_failed(opaque, client, (rd_kafka_resp_err_t)error, text);
 }
 
 static mr_status set(rd_kafka_conf_t *conf, const char *name, const char *value, mr_error *err)
@@ -148,7 +145,7 @@ rd_kafka_conf_t *mr_refresh_conf(mr_refresher *r, const char *const *own, mr_err
 
 /* ---- partitions ------------------------------------------------------------------------------ */
 
-static int topic_of(const mr_refresher *r, const char *name)
+int mr_refresh_topic_of(const mr_refresher *r, const char *name)
 {
     for (int t = 0; t < MR_REFRESH_TOPICS; t++) {
         if (r->topics[t].name && strcmp(r->topics[t].name, name) == 0)
@@ -221,130 +218,6 @@ void mr_refresh_pause(mr_refresher *r, bool pause)
     r->paused = pause;
 }
 
-/* ---- where to start -------------------------------------------------------------------------- */
-
-void mr_refresh_note_name(const mr_refresher *r, int topic, int32_t partition, char *out,
-                          size_t size)
-{
-    snprintf(out, size, "refresh:%s:%s:%" PRId32, r->options.group, r->topics[topic].name,
-             partition);
-}
-
-/* Of the store; false: it has none for this epoch. */
-static mr_status noted_offset(mr_refresher *r, int topic, int32_t number, bool *found,
-                              int64_t *offset, mr_error *err)
-{
-    char name[MR_REFRESH_NOTE_NAME], *text = NULL;
-    size_t len = 0;
-    mr_error why = {0};
-    mr_refresh_note_name(r, topic, number, name, sizeof name);
-    *found = false;
-    mr_status status = mr_store_get_note(r->store, name, &text, &len, &why);
-    if (status == MR_NOT_FOUND)
-        return MR_OK;
-    json_t *note = NULL;
-    if (status == MR_OK)
-        status = mr_json_parse(&note, name, (mr_str){text, len}, &why);
-    if (status == MR_OK) {
-        mr_json_cursor cur = mr_json_cursor_of(name, note, &why);
-        const int64_t epoch = mr_json_int(&cur, "epoch", 0, UINT16_MAX, MR_JSON_REQUIRED);
-        *offset = mr_json_int(&cur, "offset", 0, INT64_MAX, MR_JSON_REQUIRED);
-        *found = epoch == r->options.epoch;
-        status = cur.status;
-    }
-    json_decref(note);
-    free(text);
-    if (status != MR_OK && err)
-        *err = why;
-    return status;
-}
-
-/* A question to the brokers, repeated while they are away and nobody wants us to stop. */
-typedef rd_kafka_resp_err_t (*question)(mr_refresher *r, rd_kafka_topic_partition_list_t *list);
-
-static rd_kafka_resp_err_t ask_committed(mr_refresher *r, rd_kafka_topic_partition_list_t *list)
-{
-    return rd_kafka_committed(r->consumer, list, ASK_MS);
-}
-
-static rd_kafka_resp_err_t ask_times(mr_refresher *r, rd_kafka_topic_partition_list_t *list)
-{
-    return rd_kafka_offsets_for_times(r->consumer, list, ASK_MS);
-}
-
-static mr_status ask(mr_refresher *r, question call, rd_kafka_topic_partition_list_t *list,
-                     const char *what, mr_error *err)
-{
-    rd_kafka_resp_err_t error = RD_KAFKA_RESP_ERR__TIMED_OUT;
-    for (int i = 0; i < ASK_TIMES && error != RD_KAFKA_RESP_ERR_NO_ERROR; i++) {
-        if (atomic_load(&r->stop))
-            break;
-        error = call(r, list);
-    }
-    if (error != RD_KAFKA_RESP_ERR_NO_ERROR)
-        return MR_FAIL(err, UNAVAILABLE, "asking for %s: %s", what, rd_kafka_err2str(error));
-    return MR_OK;
-}
-
-/* Those of `list` that have no offset: where options.start says. */
-static mr_status start_offsets(mr_refresher *r, rd_kafka_topic_partition_list_t *list,
-                               mr_error *err)
-{
-    if (r->options.start != MR_REFRESH_TIMESTAMP) {
-        for (int i = 0; i < list->cnt; i++) {
-            if (list->elems[i].offset < 0)
-                list->elems[i].offset = r->options.start == MR_REFRESH_LATEST
-                                            ? RD_KAFKA_OFFSET_END
-                                            : RD_KAFKA_OFFSET_BEGINNING;
-        }
-        return MR_OK;
-    }
-    rd_kafka_topic_partition_list_t *times = rd_kafka_topic_partition_list_new(list->cnt + 1);
-    for (int i = 0; i < list->cnt; i++) {
-        if (list->elems[i].offset < 0)
-            rd_kafka_topic_partition_list_add(times, list->elems[i].topic, list->elems[i].partition)
-                ->offset = r->options.start_ms;
-    }
-    mr_status status = times->cnt ? ask(r, ask_times, times, "offsets by time", err) : MR_OK;
-    for (int i = 0; i < times->cnt && status == MR_OK; i++) {
-        const rd_kafka_topic_partition_t *found = &times->elems[i];
-        rd_kafka_topic_partition_t *aim =
-            rd_kafka_topic_partition_list_find(list, found->topic, found->partition);
-        if (found->err)
-            status = MR_FAIL(err, UNAVAILABLE, "offset by time of %s[%d]: %s", found->topic,
-                             found->partition, rd_kafka_err2str(found->err));
-        else /* none so late: the end, which is negative too */
-            aim->offset = found->offset;
-    }
-    rd_kafka_topic_partition_list_destroy(times);
-    return status;
-}
-
-/* Fills in offsets: the store's notes, else what the group committed, else options.start. */
-static mr_status choose_offsets(mr_refresher *r, rd_kafka_topic_partition_list_t *list,
-                                mr_error *err)
-{
-    mr_status status = MR_OK;
-    for (int i = 0; i < list->cnt && r->transactional && status == MR_OK; i++) {
-        rd_kafka_topic_partition_t *one = &list->elems[i];
-        const int topic = topic_of(r, one->topic);
-        bool found = false;
-        int64_t offset = 0;
-        if (topic >= 0)
-            status = noted_offset(r, topic, one->partition, &found, &offset, err);
-        one->offset = found ? offset : RD_KAFKA_OFFSET_INVALID;
-    }
-    if (status == MR_OK && !r->transactional)
-        status = ask(r, ask_committed, list, "committed offsets", err);
-    for (int i = 0; i < list->cnt && status == MR_OK && !r->transactional; i++) {
-        if (list->elems[i].err)
-            status =
-                MR_FAIL(err, UNAVAILABLE, "committed offset of %s[%d]: %s", list->elems[i].topic,
-                        list->elems[i].partition, rd_kafka_err2str(list->elems[i].err));
-    }
-    return status == MR_OK ? start_offsets(r, list, err) : status;
-}
-
 /* ---- assignment ------------------------------------------------------------------------------ */
 
 static void note_end(mr_refresher *r, mr_refresh_partition *partition)
@@ -362,10 +235,10 @@ static void note_end(mr_refresher *r, mr_refresh_partition *partition)
 static void take_assignment(mr_refresher *r, rd_kafka_topic_partition_list_t *list)
 {
     mr_error why = {0};
-    mr_status status = choose_offsets(r, list, &why);
+    mr_status status = mr_refresh_choose_offsets(r, list, &why);
     for (int i = 0; i < list->cnt && status == MR_OK; i++) {
         const rd_kafka_topic_partition_t *one = &list->elems[i];
-        const int topic = topic_of(r, one->topic);
+        const int topic = mr_refresh_topic_of(r, one->topic);
         mr_refresh_partition *partition = mr_refresh_partition_of(r, one->topic, one->partition);
         if (!partition && topic >= 0)
             partition = add_partition(r, topic, one->partition);
@@ -386,10 +259,6 @@ static void take_assignment(mr_refresher *r, rd_kafka_topic_partition_list_t *li
     rd_kafka_assign(r->consumer, list);
     r->assigned = true;
     r->counts.partitions = list->cnt;
-    if (r->paused) {
-        r->paused = false;
-        mr_refresh_pause(r, true);
-    }
 }
 
 static void give_up_assignment(mr_refresher *r)
@@ -402,12 +271,13 @@ static void give_up_assignment(mr_refresher *r)
         mr_refresh_commit(r, REVOKE_US);
     }
     mr_refresh_batch_clear(r);
+    mr_refresh_pause(r, false); /* librdkafka remembers a pause over an assignment */
     for (size_t i = 0; i < r->n_partitions; i++) {
         r->partitions[i].assigned = false;
         mr_metric_set(r->partitions[i].lag, 0);
     }
     rd_kafka_assign(r->consumer, NULL);
-    r->paused = r->assigned = false;
+    r->assigned = false;
     r->counts.partitions = 0;
 }
 
@@ -454,7 +324,7 @@ void mr_refresh_take(mr_refresher *r, rd_kafka_message_t *message)
             (void)MR_FAIL(&why, NOT_FOUND, "Kafka topic '%s' does not exist", topic);
             mr_refresh_fail(r, MR_NOT_FOUND, &why);
         } else {
-            kafka_failed(r, r->consumer, error, rd_kafka_message_errstr(message));
+            mr_refresh_kafka_failed(r, r->consumer, error, rd_kafka_message_errstr(message));
         }
         rd_kafka_message_destroy(message);
         return;
@@ -482,73 +352,6 @@ void mr_refresh_take(mr_refresher *r, rd_kafka_message_t *message)
     partition->read = behind;
     partition->done |= partition->end >= 0 && behind >= partition->end;
     r->counts.consumed++;
-}
-
-/* ---- commits --------------------------------------------------------------------------------- */
-
-static void commit_answered(mr_refresher *r, rd_kafka_resp_err_t error)
-{
-    r->committing = false;
-    if (error == RD_KAFKA_RESP_ERR_NO_ERROR || error == RD_KAFKA_RESP_ERR__NO_OFFSET)
-        return;
-    /* The next commit says it again. Of a group that moves on without us, the next owner does. */
-    for (size_t i = 0; i < r->n_partitions; i++)
-        r->partitions[i].sent = -1;
-    r->commit_us = mr_clock_monotonic_us() + 5 * COMMIT_EVERY_US;
-    kafka_failed(r, r->consumer, error, "committing offsets");
-}
-
-static void on_commit(rd_kafka_t *consumer, rd_kafka_resp_err_t error,
-                      rd_kafka_topic_partition_list_t *offsets, void *opaque)
-{
-    (void)consumer;
-    (void)offsets;
-    commit_answered(opaque, error);
-}
-
-static void commit_and_wait(mr_refresher *r, rd_kafka_topic_partition_list_t *list, int64_t wait_us)
-{
-    rd_kafka_queue_t *queue = rd_kafka_queue_new(r->consumer);
-    rd_kafka_resp_err_t error = rd_kafka_commit_queue(r->consumer, list, queue, NULL, NULL);
-    if (error == RD_KAFKA_RESP_ERR_NO_ERROR) {
-        rd_kafka_event_t *event = rd_kafka_queue_poll(queue, (int)(wait_us / 1000));
-        error = event ? rd_kafka_event_error(event) : RD_KAFKA_RESP_ERR__TIMED_OUT;
-        rd_kafka_event_destroy(event);
-    }
-    rd_kafka_queue_destroy(queue);
-    commit_answered(r, error);
-}
-
-void mr_refresh_commit(mr_refresher *r, int64_t wait_us)
-{
-    const int64_t now = mr_clock_monotonic_us();
-    if (wait_us == 0 && (r->committing || now < r->commit_us))
-        return;
-    rd_kafka_topic_partition_list_t *list = NULL;
-    for (size_t i = 0; i < r->n_partitions; i++) {
-        mr_refresh_partition *partition = &r->partitions[i];
-        if (!partition->assigned || partition->settled < 0 ||
-            (partition->settled == partition->sent && !(wait_us && r->committing)))
-            continue;
-        if (!list)
-            list = rd_kafka_topic_partition_list_new((int)r->n_partitions);
-        rd_kafka_topic_partition_list_add(list, r->topics[partition->topic].name,
-                                          partition->partition)
-            ->offset = partition->settled;
-        partition->sent = partition->settled;
-    }
-    r->commit_us = now + COMMIT_EVERY_US;
-    if (!list)
-        return;
-    if (wait_us) {
-        commit_and_wait(r, list, wait_us);
-    } else {
-        r->committing = true;
-        const rd_kafka_resp_err_t error = rd_kafka_commit(r->consumer, list, 1);
-        if (error != RD_KAFKA_RESP_ERR_NO_ERROR)
-            commit_answered(r, error);
-    }
-    rd_kafka_topic_partition_list_destroy(list);
 }
 
 /* ---- lag ------------------------------------------------------------------------------------- */
@@ -639,7 +442,7 @@ mr_status mr_refresh_consumer_new(mr_refresher *r, mr_error *err)
     if (!conf)
         return MR_INVALID;
     rd_kafka_conf_set_rebalance_cb(conf, on_rebalance);
-    rd_kafka_conf_set_offset_commit_cb(conf, on_commit);
+    rd_kafka_conf_set_offset_commit_cb(conf, mr_refresh_on_commit);
     r->consumer = rd_kafka_new(RD_KAFKA_CONSUMER, conf, why, sizeof why);
     if (!r->consumer) {
         rd_kafka_conf_destroy(conf);

@@ -1,7 +1,8 @@
 /* refresh_private.h - what the files of the refresher share. Private to them.
  *
  *     refresher.c         options, the loop, statistics
- *     refresh_consumer.c  settings, assignment, where to start, commits, leaving the group
+ *     refresh_consumer.c  settings, assignment, messages, lag, leaving the group
+ *     refresh_offsets.c   where to start, commits
  *     refresh_batch.c     a batch: parsed, encoded, its letters delivered, written
  *     refresh_letters.c   the producer of dead letters
  *
@@ -136,16 +137,31 @@ mr_refresh_partition *mr_refresh_partition_of(mr_refresher *r, const char *topic
 void mr_refresh_pause(mr_refresher *r, bool pause);
 /* Takes what the poll gave: a message into the batch, the end of a partition, an error. */
 void mr_refresh_take(mr_refresher *r, rd_kafka_message_t *message);
-/* Sends what was settled since the last commit; wait_us 0: without waiting for the answer. */
-void mr_refresh_commit(mr_refresher *r, int64_t wait_us);
 /* Once a second: lag and ages. */
 void mr_refresh_tick(mr_refresher *r, int64_t now_us);
 /* Leaves the group and destroys the client, within about 15 s. */
 void mr_refresh_leave(mr_refresher *r);
+/* Tells of an error, and ends the loop by one that no retry mends. */
+void mr_refresh_kafka_failed(mr_refresher *r, rd_kafka_t *client, rd_kafka_resp_err_t error,
+                             const char *text);
+int mr_refresh_topic_of(const mr_refresher *r, const char *name); /* -1: none of ours */
+
+/* ---- refresh_offsets.c ----------------------------------------------------------------------- */
+
+/* Fills in offsets: the store's notes, or without transactions what the group committed, else
+ * options.start. */
+MR_NODISCARD mr_status mr_refresh_choose_offsets(mr_refresher *r,
+                                                 rd_kafka_topic_partition_list_t *list,
+                                                 mr_error *err);
 /* Name of the note that holds a partition's offset. */
 void mr_refresh_note_name(const mr_refresher *r, int topic, int32_t partition, char *out,
                           size_t size);
 #define MR_REFRESH_NOTE_NAME 400
+/* Sends what was settled since the last commit; wait_us 0: without waiting for the answer. */
+void mr_refresh_commit(mr_refresher *r, int64_t wait_us);
+/* librdkafka's answer to a commit that nobody waited for. */
+void mr_refresh_on_commit(rd_kafka_t *consumer, rd_kafka_resp_err_t error,
+                          rd_kafka_topic_partition_list_t *offsets, void *opaque);
 
 /* ---- refresh_batch.c ------------------------------------------------------------------------- */
 

@@ -11,7 +11,7 @@ target_link_libraries(test_kafka PRIVATE mr_build mr_proto PUBLIC test_support m
 # On the mock cluster, with puts and commits wrapped: unit/refresh_fixture.h.
 function(mr_refresh_test name)
   mr_test(${name} SOURCES unit/test_${name}.c unit/refresh_fixture.c LINK test_kafka
-          LABELS kafka TIMEOUT 180)
+          LABELS kafka TIMEOUT 400)
   target_link_options(test_${name} PRIVATE -Wl,--wrap=mr_store_put -Wl,--wrap=rd_kafka_commit
                       -Wl,--wrap=rd_kafka_commit_queue)
 endfunction()

@@ -42,6 +42,7 @@ int chaos_member_main(int argc, char **argv)
     store_options.fast_writes = true;
     store_options.max_bytes = (uint64_t)1 << 30;
     store_options.open_away = true;
+    store_options.write_timeout_ms = 300; /* shorter than Redis is away, so that puts do fail */
     mr_refresher_options options = kafka_options(argv[2], "chaos");
     options.kafka = kafka;
     options.item_embeddings = CHAOS_ITEMS;

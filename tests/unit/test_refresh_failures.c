@@ -166,6 +166,27 @@ static void two_members_share_the_work_and_one_takes_over(void **state)
     }
 }
 
+/* librdkafka remembers a pause over a rebalance. */
+static void a_rebalance_while_the_store_is_away_leaves_nothing_paused(void **state)
+{
+    fixture *f = *state;
+    const mr_refresher_options options = embeddings(f, "unpaused");
+    kafka_run first, second;
+    produce(f, 0, 20);
+    kafka_run_start(&first, &options, f->store, NULL);
+    kafka_wait(kafka_run_stats(&first).written == 20);
+    script_store_is_away(true);
+    produce(f, 20, 40);
+    kafka_wait(kafka_run_stats(&first).paused);
+    kafka_run_start(&second, &options, f->store, NULL);
+    kafka_wait(kafka_run_stats(&first).partitions == 1 && kafka_run_stats(&second).partitions == 1);
+    script_store_is_away(false);
+    produce(f, 40, 60);
+    kafka_wait(stored_of(f, 60) == 60);
+    kafka_run_stop(&first, MR_OK);
+    kafka_run_stop(&second, MR_OK);
+}
+
 static void a_dead_letter_topic_that_takes_no_letters_ends_the_run(void **state)
 {
     fixture *f = *state;
@@ -279,6 +300,7 @@ int main(void)
         CASE(brokers_that_go_and_come_back_cost_nothing),
         CASE(errors_of_commits_and_fetches_are_not_fatal),
         CASE(two_members_share_the_work_and_one_takes_over),
+        CASE(a_rebalance_while_the_store_is_away_leaves_nothing_paused),
         CASE(a_dead_letter_topic_that_takes_no_letters_ends_the_run),
         CASE(a_letter_that_is_too_large_goes_without_its_value),
         CASE(a_topic_that_is_not_there_fails_a_run_to_the_end),
