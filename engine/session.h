@@ -102,6 +102,10 @@ MR_NODISCARD mr_status mr_session_run_many(mr_session *session, const mr_batch *
                                            float *hidden, mr_error *err);
 size_t mr_batch_rows(const mr_batch *batch);
 
+/* The part of an input from a position on, borrowed from it; C is the model's width. n is 0 from
+ * the end on. */
+mr_input mr_input_from(const mr_input *input, size_t position, size_t C);
+
 /* The first rows of a model's forward, for checks: out[n][C] = embeddings after the scatter. */
 MR_NODISCARD mr_status mr_input_embeds(const mr_model *model, const mr_input *input, float *out,
                                        mr_error *err);

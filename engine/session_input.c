@@ -59,3 +59,15 @@ mr_status mr_input_embeds(const mr_model *model, const mr_input *input, float *o
     mr_input_rows(model, input, 0, input->n, &embed, out);
     return MR_OK;
 }
+
+mr_input mr_input_from(const mr_input *input, size_t position, size_t C)
+{
+    size_t embeds = 0;
+    for (size_t i = 0; i < position; i++)
+        embeds += input->ids[i] == MR_ID_EMBED;
+    const size_t rest = input->n_embeds - embeds;
+    return (mr_input){.ids = input->ids + position,
+                      .n = input->n - position,
+                      .embeds = rest ? input->embeds + embeds * C : NULL,
+                      .n_embeds = rest};
+}

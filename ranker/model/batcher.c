@@ -131,12 +131,6 @@ void mr_batcher_free(mr_batcher *b)
     free(b);
 }
 
-size_t mr_batcher_bytes(const mr_batcher *b)
-{
-    return mr_session_bytes(b->session) +
-           b->max_rows * (sizeof *b->inputs + sizeof *b->input_piece + b->C * sizeof *b->hidden);
-}
-
 /* ---- the queue ------------------------------------------------------------------------------- */
 
 static void enqueue(mr_batcher *b, waiting *w)
@@ -322,16 +316,14 @@ static mr_status run_pieces(mr_batcher *b, size_t first, size_t n, mr_error *err
     mr_status status = mr_session_run_many(b->session, b->batches, n_batches, b->hidden, err);
     if (status != MR_OK)
         return status;
-    const int32_t labels[2] = {b->bundle->yes_id, b->bundle->no_id};
     size_t done[MAX_PIECES] = {0}, total = 0;
     for (size_t i = 0; i < n_batches; i++)
         total += b->batches[i].n_suffixes;
     for (size_t i = 0; i < total; i++) {
         const size_t owner = b->input_piece[i];
         const piece *p = &b->pieces[owner];
-        float logits[2];
-        mr_model_label_logits(b->bundle->llm, b->hidden + i * b->C, labels, 2, logits);
-        p->waiting->job->margins[p->first + done[owner]++] = (double)logits[0] - (double)logits[1];
+        p->waiting->job->margins[p->first + done[owner]++] =
+            mr_bundle_margin(b->bundle, b->hidden + i * b->C);
     }
     return MR_OK;
 }

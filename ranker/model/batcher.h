@@ -35,7 +35,6 @@ typedef struct {
 MR_NODISCARD mr_status mr_batcher_new(mr_batcher **out, const mr_bundle *bundle,
                                       const mr_batcher_options *options, mr_error *err);
 void mr_batcher_free(mr_batcher *batcher); /* NULL is fine; no job is running */
-size_t mr_batcher_bytes(const mr_batcher *batcher);
 
 /* All is borrowed until the run returns. */
 typedef struct {

@@ -431,6 +431,14 @@ size_t mr_bundle_user_tokens(const mr_bundle *bundle)
     return (size_t)user->tokens * (direct ? (size_t)bundle->item.tokens : 1);
 }
 
+double mr_bundle_margin(const mr_bundle *bundle, const float *hidden)
+{
+    const int32_t labels[2] = {bundle->yes_id, bundle->no_id};
+    float logits[2];
+    mr_model_label_logits(bundle->llm, hidden, labels, 2, logits);
+    return (double)logits[0] - (double)logits[1];
+}
+
 double mr_bundle_score(const mr_bundle *bundle, double margin)
 {
     return 1.0 / (1.0 + exp(-(margin / bundle->temperature + bundle->bias)));

@@ -105,6 +105,8 @@ size_t mr_bundle_user_tokens(const mr_bundle *bundle);
  * bundle.json. The caller owns the result; NULL on failure. */
 json_t *mr_bundle_space_description(const json_t *root, const char *encoder, mr_error *err);
 
+/* The margin at a suffix's last row, [C] after the final norm: logit(yes) - logit(no). */
+double mr_bundle_margin(const mr_bundle *bundle, const float *hidden);
 /* The score of a margin: sigmoid(margin / temperature + bias). */
 double mr_bundle_score(const mr_bundle *bundle, double margin);
 

@@ -273,15 +273,9 @@ mr_timeline *mr_prefix_entry_timeline(const mr_prefix_entry *entry)
 
 mr_input mr_prefix_entry_pending(const mr_prefix_entry *entry)
 {
-    const size_t held = mr_timeline_length(entry->timeline);
-    size_t embeds = 0;
-    for (size_t i = 0; i < held; i++)
-        embeds += entry->ids[i] == MR_ID_EMBED;
-    const size_t rest = entry->n_embeds - embeds;
-    return (mr_input){.ids = entry->ids + held,
-                      .n = entry->n - held,
-                      .embeds = rest ? entry->embeds + embeds * entry->C : NULL,
-                      .n_embeds = rest};
+    const mr_input whole = {
+        .ids = entry->ids, .n = entry->n, .embeds = entry->embeds, .n_embeds = entry->n_embeds};
+    return mr_input_from(&whole, mr_timeline_length(entry->timeline), entry->C);
 }
 
 void mr_prefix_cache_stat(const mr_prefix_cache *cache, mr_prefix_cache_stats *out)

@@ -320,14 +320,19 @@ void mr_scorer_set_limits(mr_scorer *s, int64_t deadline_us, const atomic_bool *
     s->cancelled = cancelled;
 }
 
+static mr_input whole_prefix(const mr_scorer *s)
+{
+    return (mr_input){.ids = s->prefix.ids.data,
+                      .n = s->prefix.ids.n,
+                      .embeds = s->prefix_slots ? s->prefix_embeds : NULL,
+                      .n_embeds = s->prefix_slots};
+}
+
 /* The prefix as the batcher's cache knows it: another request may differ where a field or the user
  * begins. */
 static mr_prefix_key prefix_key(const mr_scorer *s)
 {
-    mr_prefix_key key = {.input = {.ids = s->prefix.ids.data,
-                                   .n = s->prefix.ids.n,
-                                   .embeds = s->prefix_slots ? s->prefix_embeds : NULL,
-                                   .n_embeds = s->prefix_slots}};
+    mr_prefix_key key = {.input = whole_prefix(s)};
     for (size_t i = 0; i < s->prefix.n_pieces && key.n_boundaries < MR_PREFIX_MAX_BOUNDARIES; i++) {
         const mr_piece *piece = &s->prefix.piece[i];
         const bool varies = piece->kind == MR_PIECE_FIELD || piece->kind == MR_PIECE_SLOT ||
@@ -341,15 +346,8 @@ static mr_prefix_key prefix_key(const mr_scorer *s)
 /* The part of the prefix that the session does not hold yet. */
 static mr_input pending_prefix(const mr_scorer *s)
 {
-    const size_t held = mr_session_length(s->session);
-    size_t slots_held = 0;
-    for (size_t i = 0; i < held; i++)
-        slots_held += s->prefix.ids.data[i] == MR_ID_EMBED;
-    const size_t slots = s->prefix_slots - slots_held;
-    return (mr_input){.ids = s->prefix.ids.data + held,
-                      .n = s->prefix.ids.n - held,
-                      .embeds = slots ? s->prefix_embeds + slots_held * s->C : NULL,
-                      .n_embeds = slots};
+    const mr_input prefix = whole_prefix(s);
+    return mr_input_from(&prefix, mr_session_length(s->session), s->C);
 }
 
 /* ---- suffixes -------------------------------------------------------------------------------- */
@@ -542,12 +540,8 @@ static mr_status group_run(mr_scorer *s, group *g, double *margins, mr_status *s
         return status;
 
     started = mr_clock_monotonic_us();
-    const int32_t labels[2] = {s->bundle->yes_id, s->bundle->no_id};
-    for (size_t i = 0; i < g->n; i++) {
-        float logits[2];
-        mr_model_label_logits(s->bundle->llm, s->hidden + i * s->C, labels, 2, logits);
-        margins[s->owner[i]] = (double)logits[0] - (double)logits[1];
-    }
+    for (size_t i = 0; i < g->n; i++)
+        margins[s->owner[i]] = mr_bundle_margin(s->bundle, s->hidden + i * s->C);
     s->stats.head_us += mr_clock_monotonic_us() - started;
     s->stats.suffix_tokens += g->rows;
     s->stats.candidates += g->n;
