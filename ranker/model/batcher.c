@@ -218,31 +218,27 @@ static void finish_late(mr_batcher *b)
 
 /* ---- a pass ---------------------------------------------------------------------------------- */
 
-/* Positions of a prefix that this pass has to compute and that no piece before has promised. */
-static size_t prefix_rows(const mr_batcher *b, const mr_prefix_entry *entry)
+/* Positions of a prefix that this pass would have to compute: none if a piece before does. */
+static size_t prefix_rows(const mr_batcher *b, const mr_prefix_key *key)
 {
-    for (size_t i = 0; i < b->n_pieces; i++) {
+    const mr_prefix_entry *entry;
+    const size_t lacking = mr_prefix_cache_lacking(b->cache, key, &entry);
+    for (size_t i = 0; entry && i < b->n_pieces; i++) {
         if (b->pieces[i].entry == entry)
             return 0;
     }
-    return mr_prefix_entry_pending(entry).n;
+    return lacking;
 }
 
 /* As many suffixes of a job as fit into the rows that are left; in an empty pass at least one. */
 static void take_piece(mr_batcher *b, waiting *w, size_t *rows, size_t *inputs)
 {
     mr_batch_job *job = w->job;
-    mr_prefix_entry *entry = NULL;
     const bool is_first = b->n_pieces == 0;
     if (!is_first && *rows + job->suffixes[job->n_done].n > b->max_rows)
         return; /* before a prefix is looked for that will not be used */
-    mr_status status = mr_prefix_cache_take(b->cache, &job->prefix, &entry, &w->err);
-    if (status != MR_OK) {
-        finish(b, w, status);
-        return;
-    }
-    const size_t before = prefix_rows(b, entry);
-    piece p = {.waiting = w, .entry = entry, .first = job->n_done, .rows = before};
+    const size_t before = prefix_rows(b, &job->prefix);
+    piece p = {.waiting = w, .first = job->n_done, .rows = before};
     while (p.first + p.n < job->n && *inputs + p.n < b->max_rows) {
         const size_t n = job->suffixes[p.first + p.n].n;
         if (*rows + p.rows + n > b->max_rows && !(is_first && p.n == 0))
@@ -250,8 +246,11 @@ static void take_piece(mr_batcher *b, waiting *w, size_t *rows, size_t *inputs)
         p.rows += n;
         p.n++;
     }
-    if (p.n == 0) {
-        mr_prefix_cache_give(b->cache, entry);
+    if (p.n == 0)
+        return;
+    mr_status status = mr_prefix_cache_take(b->cache, &job->prefix, &p.entry, &w->err);
+    if (status != MR_OK) {
+        finish(b, w, status);
         return;
     }
     if (!w->started) {

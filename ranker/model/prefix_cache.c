@@ -198,45 +198,71 @@ static mr_status entry_new(const mr_prefix_cache *cache, const mr_input *input,
     return MR_OK;
 }
 
+/* The entry that is this whole prefix, if there is one; else the one that holds the longest
+ * beginning of it and how many positions that is. An entry that is still being computed lends
+ * nothing. */
+static mr_prefix_entry *longest(const mr_prefix_cache *cache, const node *boundary, size_t n,
+                                const mr_input *input, bool *whole, size_t *common)
+{
+    node *found = n ? look_up(cache, &boundary[n - 1], input, true) : NULL;
+    *whole = found != NULL;
+    *common = found ? mr_timeline_length(found->entry->timeline) : 0;
+    if (found)
+        return found->entry;
+    for (size_t i = n; i-- > 0;) {
+        found = look_up(cache, &boundary[i], input, false);
+        if (found && mr_timeline_length(found->entry->timeline) >= boundary[i].n) {
+            *common = boundary[i].n;
+            return found->entry;
+        }
+    }
+    return NULL;
+}
+
+size_t mr_prefix_cache_lacking(const mr_prefix_cache *cache, const mr_prefix_key *key,
+                               const mr_prefix_entry **entry)
+{
+    node boundary[MR_PREFIX_MAX_BOUNDARIES + 1];
+    const size_t n = find_boundaries(key, (size_t)cache->model->config.C, boundary);
+    bool whole;
+    size_t common;
+    const mr_prefix_entry *found = longest(cache, boundary, n, &key->input, &whole, &common);
+    *entry = whole ? found : NULL;
+    return key->input.n - common;
+}
+
 mr_status mr_prefix_cache_take(mr_prefix_cache *cache, const mr_prefix_key *key,
                                mr_prefix_entry **out, mr_error *err)
 {
-    const size_t C = (size_t)cache->model->config.C;
-    node boundary[MR_PREFIX_MAX_BOUNDARIES + 1], *found = NULL;
-    const size_t n = find_boundaries(key, C, boundary);
+    node boundary[MR_PREFIX_MAX_BOUNDARIES + 1];
+    const size_t n = find_boundaries(key, (size_t)cache->model->config.C, boundary);
+    bool whole;
+    size_t common;
+    mr_prefix_entry *found = longest(cache, boundary, n, &key->input, &whole, &common);
     cache->stats.tokens += key->input.n;
-    if (n && (found = look_up(cache, &boundary[n - 1], &key->input, true))) {
-        mr_prefix_entry *entry = found->entry;
-        unlink_use(cache, entry);
-        link_newest(cache, entry);
-        entry->takers++;
+    if (found) {
+        unlink_use(cache, found);
+        link_newest(cache, found);
+    }
+    if (whole) {
+        found->takers++;
         cache->stats.hits++;
-        cache->stats.tokens_cached += mr_timeline_length(entry->timeline);
-        *out = entry;
+        cache->stats.tokens_cached += common;
+        *out = found;
         return MR_OK;
     }
 
     mr_prefix_entry *entry = NULL;
     mr_status status = entry_new(cache, &key->input, &entry, err);
-    if (status != MR_OK)
-        return status;
-    /* The longest beginning that is there; an entry that is still being computed lends nothing. */
-    for (size_t i = n; i-- > 0;) {
-        found = look_up(cache, &boundary[i], &key->input, false);
-        if (!found || mr_timeline_length(found->entry->timeline) < boundary[i].n)
-            continue;
-        status = mr_timeline_copy(entry->timeline, found->entry->timeline, boundary[i].n, err);
-        if (status != MR_OK) {
+    if (status == MR_OK && found)
+        status = mr_timeline_copy(entry->timeline, found->timeline, common, err);
+    if (status != MR_OK) {
+        if (entry)
             entry_free(entry);
-            return status;
-        }
-        unlink_use(cache, found->entry);
-        link_newest(cache, found->entry);
-        break;
+        return status;
     }
-    const size_t held = mr_timeline_length(entry->timeline);
-    *(held ? &cache->stats.branches : &cache->stats.misses) += 1;
-    cache->stats.tokens_cached += held;
+    *(common ? &cache->stats.branches : &cache->stats.misses) += 1;
+    cache->stats.tokens_cached += common;
 
     entry->takers = 1;
     make_room(cache, entry->bytes);

@@ -33,6 +33,11 @@ MR_NODISCARD mr_status mr_prefix_cache_new(mr_prefix_cache **out, const mr_model
                                            uint64_t max_bytes, mr_error *err);
 void mr_prefix_cache_free(mr_prefix_cache *cache); /* NULL is fine; all were given back */
 
+/* Positions of this prefix that would have to be computed if it were taken now; *entry is its own
+ * entry, or NULL when there is none yet. Takes and changes nothing. */
+size_t mr_prefix_cache_lacking(const mr_prefix_cache *cache, const mr_prefix_key *key,
+                               const mr_prefix_entry **entry);
+
 /* The entry of this prefix, found or new, taken once more. A new one's timeline holds what another
  * entry had in common; the caller appends the rest (mr_prefix_entry_pending) before it gives it
  * back. key is copied. */

@@ -340,6 +340,18 @@ static void a_job_that_does_not_fit_behind_those_that_wait_is_refused(void **sta
 
 /* ---- The cache ------------------------------------------------------------------------------- */
 
+/* And a session to fill its entries with. */
+static mr_prefix_cache *cache_new(const fixture *f, uint64_t bytes, mr_session **session)
+{
+    mr_prefix_cache *cache = NULL;
+    mr_error err = {0};
+    const mr_session_options options = {
+        .max_prefix = 32, .max_rows = 32, .borrowed_timelines = true};
+    assert_status(mr_session_new(session, f->bundle->llm, &options, &err), MR_OK, &err);
+    assert_status(mr_prefix_cache_new(&cache, f->bundle->llm, bytes, &err), MR_OK, &err);
+    return cache;
+}
+
 static mr_prefix_entry *take(mr_prefix_cache *cache, const mr_prefix_key *key)
 {
     mr_prefix_entry *entry = NULL;
@@ -361,13 +373,8 @@ static void fill(mr_session *session, mr_prefix_entry *entry)
 static void a_prefix_goes_on_from_the_longest_beginning_that_is_known(void **state)
 {
     const fixture *f = *state;
-    mr_prefix_cache *cache = NULL;
     mr_session *session = NULL;
-    mr_error err = {0};
-    const mr_session_options options = {
-        .max_prefix = 32, .max_rows = 32, .borrowed_timelines = true};
-    assert_status(mr_session_new(&session, f->bundle->llm, &options, &err), MR_OK, &err);
-    assert_status(mr_prefix_cache_new(&cache, f->bundle->llm, 1 << 20, &err), MR_OK, &err);
+    mr_prefix_cache *cache = cache_new(f, 1 << 20, &session);
     const size_t C = (size_t)f->bundle->llm->config.C;
     float *one = calloc(C, sizeof *one), *other = calloc(C, sizeof *other);
     assert_true(one && other);
@@ -422,14 +429,9 @@ static void a_prefix_goes_on_from_the_longest_beginning_that_is_known(void **sta
 static void the_cache_stays_within_its_bytes_and_drops_what_was_used_longest_ago(void **state)
 {
     const fixture *f = *state;
-    mr_prefix_cache *cache = NULL;
-    mr_session *session = NULL;
-    mr_error err = {0};
-    const mr_session_options options = {
-        .max_prefix = 32, .max_rows = 32, .borrowed_timelines = true};
-    assert_status(mr_session_new(&session, f->bundle->llm, &options, &err), MR_OK, &err);
     const uint64_t bound = 5 * (mr_timeline_bytes_for(f->bundle->llm, 8) + 1500);
-    assert_status(mr_prefix_cache_new(&cache, f->bundle->llm, bound, &err), MR_OK, &err);
+    mr_session *session = NULL;
+    mr_prefix_cache *cache = cache_new(f, bound, &session);
     mr_prefix_cache_stats stats;
     mr_rng rng = mr_rng_seed(9);
     for (int32_t i = 0; i < 400; i++) {
