@@ -4,6 +4,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include <string.h>
 
+#include "core/base64.h"
 #include "ranker/service/rpc_private.h"
 
 #define RECORD      ((size_t)8)
@@ -56,7 +57,8 @@ mr_rpc_wire mr_rpc_metadata_receive(mr_rpc_metadata *md, mr_str name, mr_str val
             return result;
         size_t len = 0;
         const mr_str text = {value.data ? value.data + from : NULL, to - from};
-        if (!mr_rpc_base64_decode(text, md->bytes.data + md->bytes.len + RECORD + name.len, &len))
+        if (!mr_base64_decode_unpadded(text, md->bytes.data + md->bytes.len + RECORD + name.len,
+                                       &len))
             return MR_RPC_WIRE_MALFORMED;
         commit(md, name, len);
         if (!comma)

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/base64.h"
 #include "ranker/service/rpc_private.h"
 
 #define MOST_STATUS_TEXT ((size_t)1024)
@@ -52,7 +53,7 @@ static void put_metadata(nv_list *list, const mr_rpc_metadata *md)
         mr_strbuf_append(&list->text, pair.name.data, pair.name.len);
         const size_t value_at = list->text.len;
         if (pair.name.len >= 4 && memcmp(pair.name.data + pair.name.len - 4, "-bin", 4) == 0)
-            mr_rpc_base64_encode(&list->text, (mr_bytes){pair.value.data, pair.value.len});
+            mr_base64_encode_unpadded(&list->text, (mr_bytes){pair.value.data, pair.value.len});
         else
             mr_strbuf_append(&list->text, pair.value.data, pair.value.len);
         push(list, at, pair.name.len, value_at);

@@ -174,52 +174,6 @@ void mr_rpc_message_encode(mr_strbuf *out, const char *text, size_t most)
     }
 }
 
-static int base64_value(char c)
-{
-    if (c >= 'A' && c <= 'Z')
-        return c - 'A';
-    if (c >= 'a' && c <= 'z')
-        return c - 'a' + 26;
-    if (c >= '0' && c <= '9')
-        return c - '0' + 52;
-    return c == '+' ? 62 : c == '/' ? 63 : -1;
-}
-
-bool mr_rpc_base64_decode(mr_str text, uint8_t *out, size_t *len)
-{
-    size_t n = text.len;
-    for (int i = 0; i < 2 && n > 0 && text.len % 4 == 0; i++)
-        n -= text.data[n - 1] == '=';
-    if (n % 4 == 1)
-        return false;
-    uint32_t bits = 0;
-    size_t written = 0;
-    for (size_t i = 0; i < n; i++) {
-        const int value = base64_value(text.data[i]);
-        if (value < 0)
-            return false;
-        bits = bits << 6 | (uint32_t)value;
-        if (i % 4 != 0) /* 6, 12, 18, 24 bits: a byte from the second character of four on */
-            out[written++] = (uint8_t)(bits >> (6 - 2 * (i % 4)));
-    }
-    *len = written;
-    return true;
-}
-
-void mr_rpc_base64_encode(mr_strbuf *out, mr_bytes bytes)
-{
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    const uint8_t *p = bytes.data;
-    for (size_t i = 0; i < bytes.len; i += 3) {
-        const size_t left = bytes.len - i;
-        const uint32_t bits = (uint32_t)p[i] << 16 | (left > 1 ? (uint32_t)p[i + 1] << 8 : 0) |
-                              (left > 2 ? (uint32_t)p[i + 2] : 0);
-        const char four[4] = {digits[bits >> 18], digits[bits >> 12 & 63], digits[bits >> 6 & 63],
-                              digits[bits & 63]};
-        mr_strbuf_append(out, four, left > 2 ? 4 : left + 1);
-    }
-}
-
 bool mr_rpc_list_has(mr_str list, const char *word)
 {
     const size_t want = strlen(word);

@@ -85,11 +85,6 @@ bool mr_rpc_timeout_parse(mr_str text, int64_t *us);
  * taken, cut between characters; bytes that are not UTF-8 become U+FFFD. */
 void mr_rpc_message_encode(mr_strbuf *out, const char *text, size_t most);
 
-/* Values of names that end in -bin: base64, padding optional, bits beyond the last byte ignored.
- * Writes at most text.len / 4 * 3 + 2 bytes; false for a character or a length that cannot be. */
-bool mr_rpc_base64_decode(mr_str text, uint8_t *out, size_t *len);
-void mr_rpc_base64_encode(mr_strbuf *out, mr_bytes bytes); /* without padding */
-
 /* Whether the comma-separated list has the word; blanks around words are no part of them. */
 bool mr_rpc_list_has(mr_str list, const char *word);
 

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/base64.h"
 #include "core/utf8.h"
 #include "ranker/service/rpc_compress.h"
 #include "ranker/service/rpc_wire.h"
@@ -67,10 +68,10 @@ static void headers(const uint8_t *data, size_t size)
     (void)mr_rpc_name_valid(text);
     uint8_t *bytes = malloc(size / 4 * 3 + 3);
     size_t len = 0;
-    if (bytes && mr_rpc_base64_decode(text, bytes, &len)) {
+    if (bytes && mr_base64_decode_unpadded(text, bytes, &len)) {
         mr_strbuf back = {0};
         require(len <= size / 4 * 3 + 2);
-        mr_rpc_base64_encode(&back, (mr_bytes){bytes, len});
+        mr_base64_encode_unpadded(&back, (mr_bytes){bytes, len});
         require(back.len <= size);
         mr_strbuf_release(&back);
     }

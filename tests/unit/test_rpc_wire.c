@@ -1,4 +1,4 @@
-/* test_rpc_wire.c - framing, timeouts, messages, base64 and compression of gRPC, byte by byte.
+/* test_rpc_wire.c - framing, timeouts, messages and compression of gRPC, byte by byte.
  * SPDX-License-Identifier: Apache-2.0 */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -80,42 +80,6 @@ static void messages_are_percent_encoded(void **state)
         mr_rpc_message_encode(&out, rows[i].text, rows[i].most);
         assert_string_equal(out.data ? out.data : "", rows[i].want);
         mr_strbuf_release(&out);
-    }
-}
-
-static void base64_goes_both_ways(void **state)
-{
-    (void)state;
-    uint8_t bytes[64], back[64];
-    for (size_t i = 0; i < sizeof bytes; i++)
-        bytes[i] = (uint8_t)(i * 37 + 200);
-    for (size_t n = 0; n <= sizeof bytes; n++) {
-        mr_strbuf text = {0};
-        size_t len = 99;
-        mr_rpc_base64_encode(&text, (mr_bytes){bytes, n});
-        assert_int_equal(text.len, (4 * n + 2) / 3); /* no padding */
-        assert_true(mr_rpc_base64_decode((mr_str){text.data, text.len}, back, &len));
-        assert_int_equal(len, n);
-        assert_memory_equal(back, bytes, n);
-        while (text.len % 4) /* clients may pad */
-            mr_strbuf_puts(&text, "=");
-        assert_true(mr_rpc_base64_decode((mr_str){text.data, text.len}, back, &len));
-        assert_int_equal(len, n);
-        assert_memory_equal(back, bytes, n);
-        mr_strbuf_release(&text);
-    }
-}
-
-static void what_is_no_base64_is_refused(void **state)
-{
-    static const char *const rows[] = {"A",    "AAAAA", "AA-_", "AA==AA", "=AAA",  "AA A",
-                                       "AA\n", "====",  "AA=",  "A===",   "AAAA=", "A=AA"};
-    uint8_t out[16];
-    size_t len;
-    (void)state;
-    for (size_t i = 0; i < COUNT(rows); i++) {
-        if (mr_rpc_base64_decode(mr_str_of(rows[i]), out, &len))
-            fail_msg("'%s' was taken for base64", rows[i]);
     }
 }
 
@@ -363,8 +327,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(timeouts_are_read_and_refused),
         cmocka_unit_test(messages_are_percent_encoded),
-        cmocka_unit_test(base64_goes_both_ways),
-        cmocka_unit_test(what_is_no_base64_is_refused),
         cmocka_unit_test(lists_are_searched_by_word),
         cmocka_unit_test(frames_cut_anywhere_give_the_same_messages),
         cmocka_unit_test(a_message_cut_at_any_length_is_not_whole),
