@@ -2,11 +2,11 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "core/clock.h"
 #include "core/json.h"
+#include "featurestore/note_json.h"
 #include "featurestore/refresh_private.h"
 
 #define ASK_MS          1000 /* one question to a broker; repeated, so that a stop is noticed */
@@ -26,18 +26,13 @@ void mr_refresh_note_name(const mr_refresher *r, int topic, int32_t partition, c
 static mr_status noted_offset(mr_refresher *r, int topic, int32_t number, bool *found,
                               int64_t *offset, mr_error *err)
 {
-    char name[MR_REFRESH_NOTE_NAME], *text = NULL;
-    size_t len = 0;
+    char name[MR_REFRESH_NOTE_NAME];
     mr_error why = {0};
+    json_t *note = NULL;
     mr_refresh_note_name(r, topic, number, name, sizeof name);
     *found = false;
-    mr_status status = mr_store_get_note(r->store, name, &text, &len, &why);
-    if (status == MR_NOT_FOUND)
-        return MR_OK;
-    json_t *note = NULL;
-    if (status == MR_OK)
-        status = mr_json_parse(&note, name, (mr_str){text, len}, &why);
-    if (status == MR_OK) {
+    mr_status status = mr_store_get_json_note(r->store, name, &note, &why);
+    if (note) {
         mr_json_cursor cur = mr_json_cursor_of(name, note, &why);
         const int64_t epoch = mr_json_int(&cur, "epoch", 0, UINT16_MAX, MR_JSON_REQUIRED);
         *offset = mr_json_int(&cur, "offset", 0, INT64_MAX, MR_JSON_REQUIRED);
@@ -45,7 +40,6 @@ static mr_status noted_offset(mr_refresher *r, int topic, int32_t number, bool *
         status = cur.status;
     }
     json_decref(note);
-    free(text);
     if (status != MR_OK && err)
         *err = why;
     return status;

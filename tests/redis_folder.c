@@ -11,25 +11,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "tests/remove_tree.h"
+
 #define FOLDER_NAME "mixrank-redis-"
 #define SOCKET_PATH 100 /* the path of a socket takes 107 bytes */
-
-static void remove_tree(int parent, const char *name)
-{
-    if (unlinkat(parent, name, 0) == 0)
-        return;
-    int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
-    if (dir) {
-        struct dirent *entry;
-        while ((entry = readdir(dir)) != NULL) {
-            if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-                remove_tree(fd, entry->d_name);
-        }
-        closedir(dir);
-    }
-    (void)unlinkat(parent, name, AT_REMOVEDIR);
-}
 
 /* Folders of programs that crashed: nobody holds the lock in them. */
 static void sweep(const char *parent)
@@ -45,7 +30,7 @@ static void sweep(const char *parent)
         if (fd < 0)
             continue;
         if (flock(fd, LOCK_EX | LOCK_NB) == 0)
-            remove_tree(dirfd(dir), entry->d_name);
+            test_remove_tree(dirfd(dir), entry->d_name);
         close(fd);
     }
     if (dir)
@@ -83,13 +68,13 @@ int redis_folder_new(char path[REDIS_FOLDER_PATH])
     int lock = lock_folder(path);
     if (lock < 0) {
         fprintf(stderr, "redis_server: cannot write in %s\n", path);
-        remove_tree(AT_FDCWD, path);
+        test_remove_tree(AT_FDCWD, path);
     }
     return lock;
 }
 
 void redis_folder_free(const char *path, int lock)
 {
-    remove_tree(AT_FDCWD, path);
+    test_remove_tree(AT_FDCWD, path);
     close(lock);
 }

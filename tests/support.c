@@ -7,7 +7,6 @@
 
 #include <cmocka.h>
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
@@ -16,6 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "tests/remove_tree.h"
 #include "tests/support.h"
 
 #define PATHS     16
@@ -34,28 +34,11 @@ char *test_folder_new(void)
     return folder;
 }
 
-static void remove_tree(int parent, const char *name)
-{
-    if (unlinkat(parent, name, 0) == 0)
-        return;
-    int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
-    if (dir) {
-        struct dirent *entry;
-        while ((entry = readdir(dir)) != NULL) {
-            if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-                remove_tree(fd, entry->d_name);
-        }
-        closedir(dir);
-    }
-    (void)unlinkat(parent, name, AT_REMOVEDIR);
-}
-
 void test_folder_free(char *folder)
 {
     if (!folder)
         return;
-    remove_tree(AT_FDCWD, folder);
+    test_remove_tree(AT_FDCWD, folder);
     free(folder);
 }
 

@@ -11,6 +11,7 @@
 
 #include "core/clock.h"
 #include "core/json.h"
+#include "featurestore/note_json.h"
 #include "featurestore/record.h"
 
 static void note_name(char *out, size_t size, mr_entity entity, uint64_t space)
@@ -21,18 +22,13 @@ static void note_name(char *out, size_t size, mr_entity entity, uint64_t space)
 static mr_status read_note(mr_encode_state *state, mr_entity entity, uint64_t space,
                            mr_encode_note *out, mr_error *err)
 {
-    char name[64], *text = NULL;
-    size_t len = 0;
+    char name[64];
+    mr_error why = {0};
+    json_t *note = NULL;
     *out = (mr_encode_note){0};
     note_name(name, sizeof name, entity, space);
-    mr_error why = {0};
-    mr_status status = mr_store_get_note(state->store, name, &text, &len, &why);
-    if (status == MR_NOT_FOUND)
-        return MR_OK;
-    json_t *note = NULL;
-    if (status == MR_OK)
-        status = mr_json_parse(&note, name, (mr_str){text, len}, &why);
-    if (status == MR_OK) {
+    mr_status status = mr_store_get_json_note(state->store, name, &note, &why);
+    if (note) {
         mr_json_cursor cur = mr_json_cursor_of(name, note, &why);
         const char *digest = mr_json_string(&cur, "digest", NULL, true);
         out->version = (uint64_t)mr_json_int(&cur, "version", 1, INT64_MAX, MR_JSON_REQUIRED);
@@ -40,10 +36,9 @@ static mr_status read_note(mr_encode_state *state, mr_entity entity, uint64_t sp
         snprintf(out->digest, sizeof out->digest, "%s", digest ? digest : "");
         status = cur.status;
     }
+    json_decref(note);
     if (status != MR_OK && err)
         *err = why;
-    json_decref(note);
-    free(text);
     return status;
 }
 
