@@ -107,8 +107,9 @@ void mr_active_spaces(const mr_active_bundle *bundle, uint64_t spaces[MR_KIND_CO
     spaces[MR_KIND_IMAGE] = bundle->image_space;
 }
 
-mr_status mr_store_all_spaces(mr_store *store, mr_entity entity, uint64_t **spaces, size_t *n,
-                              mr_error *err)
+/* For free(). */
+static mr_status all_spaces(mr_store *store, mr_entity entity, uint64_t **spaces, size_t *n,
+                            mr_error *err)
 {
     uint64_t *list = NULL;
     size_t count = 0, capacity = 16;
@@ -130,6 +131,23 @@ mr_status mr_store_all_spaces(mr_store *store, mr_entity entity, uint64_t **spac
     *spaces = list;
     *n = count;
     return MR_OK;
+}
+
+mr_status mr_store_each_space(mr_store *store, mr_entity entity, mr_space_visit visit,
+                              void *context, mr_error *err)
+{
+    mr_status status = MR_OK;
+    for (int e = 0; status == MR_OK && e < MR_ENTITY_COUNT; e++) {
+        uint64_t *spaces = NULL;
+        size_t n = 0;
+        if (entity != MR_ENTITY_COUNT && e != (int)entity)
+            continue;
+        status = all_spaces(store, (mr_entity)e, &spaces, &n, err);
+        for (size_t i = 0; status == MR_OK && i < n; i++)
+            status = visit(context, (mr_entity)e, spaces[i], err);
+        free(spaces);
+    }
+    return status;
 }
 
 /* The only space that the store has of this kind. */

@@ -63,8 +63,10 @@ MR_NODISCARD mr_status mr_store_access_space(mr_store *store, const mr_store_acc
                                              mr_store_kind kind, const char *space,
                                              const char *bundle, uint64_t *out, mr_error *err);
 
-/* All spaces of an entity; for free(). */
-MR_NODISCARD mr_status mr_store_all_spaces(mr_store *store, mr_entity entity, uint64_t **spaces,
-                                           size_t *n, mr_error *err);
+/* Visits every space of an entity, ascending, or of all entities for MR_ENTITY_COUNT; the first
+ * failure ends it. Spaces of an entity are listed before its first visit. */
+typedef mr_status (*mr_space_visit)(void *context, mr_entity entity, uint64_t space, mr_error *err);
+MR_NODISCARD mr_status mr_store_each_space(mr_store *store, mr_entity entity, mr_space_visit visit,
+                                           void *context, mr_error *err);
 
 #endif

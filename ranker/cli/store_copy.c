@@ -289,21 +289,18 @@ static mr_status copy_space(copy_state *state, mr_entity entity, uint64_t space)
     return status;
 }
 
+static mr_status copy_if_wanted(void *context, mr_entity entity, uint64_t space, mr_error *err)
+{
+    copy_state *state = context;
+    (void)err; /* the state's own */
+    return !state->one_space || space == state->space ? copy_space(state, entity, space) : MR_OK;
+}
+
 static mr_status copy_from_store(copy_state *state)
 {
-    mr_status status = MR_OK;
-    for (int entity = 0; status == MR_OK && entity < MR_ENTITY_COUNT; entity++) {
-        uint64_t *spaces = NULL;
-        size_t n = 0;
-        if (state->opt->entity && entity != state->opt->entity - 1)
-            continue;
-        status = mr_store_all_spaces(state->source, (mr_entity)entity, &spaces, &n, state->err);
-        for (size_t i = 0; status == MR_OK && i < n; i++)
-            if (!state->one_space || spaces[i] == state->space)
-                status = copy_space(state, (mr_entity)entity, spaces[i]);
-        free(spaces);
-    }
-    return status;
+    const mr_entity entity =
+        state->opt->entity ? (mr_entity)(state->opt->entity - 1) : MR_ENTITY_COUNT;
+    return mr_store_each_space(state->source, entity, copy_if_wanted, state, state->err);
 }
 
 /* ---- the command ----------------------------------------------------------------------------- */

@@ -79,45 +79,55 @@ static void tell(const remove_options *opt, mr_entity entity, uint64_t space, ui
         printf("would remove %s space %s\n", name, text);
 }
 
-static mr_status remove_one(mr_store *store, const remove_options *opt, mr_entity entity,
+static mr_status remove_now(mr_store *store, const remove_options *opt, mr_entity entity,
                             uint64_t space, mr_error *err)
 {
     uint64_t removed = 0;
-    mr_status status = opt->force ? MR_OK : check_unused(store, entity, space, err);
-    if (status == MR_OK && opt->yes)
-        status = mr_store_remove_space(store, entity, space, &removed, err);
+    mr_status status =
+        opt->yes ? mr_store_remove_space(store, entity, space, &removed, err) : MR_OK;
     if (status == MR_OK)
         tell(opt, entity, space, removed);
     return status;
+}
+
+static mr_status remove_one(mr_store *store, const remove_options *opt, mr_entity entity,
+                            uint64_t space, mr_error *err)
+{
+    mr_status status = opt->force ? MR_OK : check_unused(store, entity, space, err);
+    return status == MR_OK ? remove_now(store, opt, entity, space, err) : status;
+}
+
+typedef struct {
+    mr_store *store;
+    const remove_options *opt;
+} retired_visit;
+
+static mr_status remove_if_unused(void *context, mr_entity entity, uint64_t space, mr_error *err)
+{
+    const retired_visit *visit = context;
+    mr_error used = {0};
+    mr_status status = check_unused(visit->store, entity, space, &used);
+    if (status == MR_MISMATCH)
+        return MR_OK;
+    if (status != MR_OK) {
+        *err = used;
+        return status;
+    }
+    return remove_now(visit->store, visit->opt, entity, space, err);
 }
 
 static mr_status remove_retired(mr_store *store, const remove_options *opt, mr_error *err)
 {
     mr_arena arena = {0};
     mr_active active;
+    retired_visit visit = {store, opt};
     mr_status status = mr_active_read(store, &arena, &active, err);
     if (status == MR_OK && !active.generation)
         status = MR_FAIL(err, NOT_FOUND,
                          "the store names no active bundle, so that no space can be told from a "
                          "retired one; `mixrank store switch` names it");
-    for (int entity = 0; status == MR_OK && entity < MR_ENTITY_COUNT; entity++) {
-        uint64_t *spaces = NULL;
-        size_t n = 0;
-        status = mr_store_all_spaces(store, (mr_entity)entity, &spaces, &n, err);
-        for (size_t i = 0; status == MR_OK && i < n; i++) {
-            mr_error used = {0};
-            status = check_unused(store, (mr_entity)entity, spaces[i], &used);
-            if (status == MR_MISMATCH) {
-                status = MR_OK;
-                continue;
-            }
-            if (status == MR_OK)
-                status = remove_one(store, opt, (mr_entity)entity, spaces[i], err);
-            else
-                *err = used;
-        }
-        free(spaces);
-    }
+    if (status == MR_OK)
+        status = mr_store_each_space(store, MR_ENTITY_COUNT, remove_if_unused, &visit, err);
     mr_arena_done(&arena);
     return status;
 }

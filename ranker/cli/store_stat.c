@@ -175,27 +175,30 @@ static json_t *space_json(mr_entity entity, uint64_t space, const space_count *c
                      "other_shapes", (json_int_t)count->other_shapes);
 }
 
-static mr_status stat_entity(mr_store *store, mr_entity entity, const known_spaces *known,
-                             json_t *out, mr_progress *bar, uint64_t *done, mr_error *err)
+typedef struct {
+    mr_store *store;
+    const known_spaces *known;
+    json_t *out; /* NULL: printed */
+    mr_progress bar;
+    uint64_t done;
+} stat_visit;
+
+static mr_status stat_space(void *context, mr_entity entity, uint64_t space, mr_error *err)
 {
-    uint64_t *spaces = NULL;
-    size_t n = 0;
-    mr_status status = mr_store_all_spaces(store, entity, &spaces, &n, err);
-    for (size_t i = 0; status == MR_OK && i < n; i++) {
-        space_count count = {.bar = bar, .done = done};
-        mr_strbuf names = {0};
-        status = mr_store_walk(store, entity, spaces[i], on_record, &count, err);
-        add_names(&names, "the bundle", known->bundle, entity, spaces[i]);
-        add_names(&names, "the active bundle", known->active, entity, spaces[i]);
-        add_names(&names, "the previous bundle", known->previous, entity, spaces[i]);
-        const char *text = names.data ? names.data : "";
-        if (status == MR_OK && out)
-            json_array_append_new(out, space_json(entity, spaces[i], &count, text));
-        else if (status == MR_OK)
-            print_space(entity, spaces[i], &count, text);
-        mr_strbuf_release(&names);
-    }
-    free(spaces);
+    stat_visit *visit = context;
+    const known_spaces *known = visit->known;
+    space_count count = {.bar = &visit->bar, .done = &visit->done};
+    mr_strbuf names = {0};
+    mr_status status = mr_store_walk(visit->store, entity, space, on_record, &count, err);
+    add_names(&names, "the bundle", known->bundle, entity, space);
+    add_names(&names, "the active bundle", known->active, entity, space);
+    add_names(&names, "the previous bundle", known->previous, entity, space);
+    const char *text = names.data ? names.data : "";
+    if (status == MR_OK && visit->out)
+        json_array_append_new(visit->out, space_json(entity, space, &count, text));
+    else if (status == MR_OK)
+        print_space(entity, space, &count, text);
+    mr_strbuf_release(&names);
     return status;
 }
 
@@ -230,7 +233,6 @@ int mr_store_cmd_stat(int argc, char **argv)
     mr_store *store = NULL;
     mr_store_stats stats = {0};
     known_spaces known = {{0}, {0}, {0}};
-    uint64_t done = 0;
     json_t *spaces = opt.json ? json_array() : NULL;
     mr_status status = mr_store_access_open(&store, &opt.access, MR_STORE_READ, &err);
     if (status == MR_OK)
@@ -241,10 +243,12 @@ int mr_store_cmd_stat(int argc, char **argv)
         printf("%s store: %" PRIu64 " records, %" PRIu64 " of %" PRIu64 " bytes used\n",
                mr_store_backend(store), stats.records, stats.used_bytes, stats.max_bytes);
     if (status == MR_OK) {
-        mr_progress bar = mr_progress_start("counting", stats.records, "records");
-        for (int entity = 0; status == MR_OK && entity < MR_ENTITY_COUNT; entity++)
-            status = stat_entity(store, (mr_entity)entity, &known, spaces, &bar, &done, &err);
-        mr_progress_finish(&bar, NULL);
+        stat_visit visit = {.store = store,
+                            .known = &known,
+                            .out = spaces,
+                            .bar = mr_progress_start("counting", stats.records, "records")};
+        status = mr_store_each_space(store, MR_ENTITY_COUNT, stat_space, &visit, &err);
+        mr_progress_finish(&visit.bar, NULL);
     }
     if (status == MR_OK && opt.json)
         mr_command_print_json(

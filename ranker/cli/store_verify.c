@@ -32,6 +32,7 @@ static const mr_command_help help = {
 
 typedef struct {
     const verify_options *opt;
+    mr_store *store;
     mr_entity entity;
     uint64_t space;
     uint64_t checked, damaged;
@@ -68,6 +69,14 @@ static bool on_record(void *context, mr_str id, mr_bytes record)
     return true;
 }
 
+static mr_status verify_space(void *context, mr_entity entity, uint64_t space, mr_error *err)
+{
+    verify_state *state = context;
+    state->entity = entity;
+    state->space = space;
+    return mr_store_walk(state->store, entity, space, on_record, state, err);
+}
+
 int mr_store_cmd_verify(int argc, char **argv)
 {
     verify_options opt = {.access = MR_STORE_ACCESS_DEFAULT, .limit = 100};
@@ -87,17 +96,9 @@ int mr_store_cmd_verify(int argc, char **argv)
     if (status == MR_OK)
         status = mr_store_stat(store, &stats, &err);
     state.bar = mr_progress_start("verifying", stats.records, "records");
-    for (int entity = 0; status == MR_OK && entity < MR_ENTITY_COUNT; entity++) {
-        uint64_t *spaces = NULL;
-        size_t n_spaces = 0;
-        state.entity = (mr_entity)entity;
-        status = mr_store_all_spaces(store, state.entity, &spaces, &n_spaces, &err);
-        for (size_t i = 0; status == MR_OK && i < n_spaces; i++) {
-            state.space = spaces[i];
-            status = mr_store_walk(store, state.entity, state.space, on_record, &state, &err);
-        }
-        free(spaces);
-    }
+    state.store = store;
+    if (status == MR_OK)
+        status = mr_store_each_space(store, MR_ENTITY_COUNT, verify_space, &state, &err);
     mr_progress_finish(&state.bar, NULL);
     if (status != MR_OK)
         code = mr_command_fail(help.name, &err);
