@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "core/options.h"
 #include "mixrank_version.h"
 
 #define BENCH_MAX_REPETITIONS 1000
@@ -102,6 +103,27 @@ static inline void bench_line_end(void)
 {
     printf("}\n");
     fflush(stdout);
+}
+
+/* Reads the options of a benchmark that takes no names, into *opt, which holds the defaults; a copy
+ * of them is for the help. True when it is to run; else *code is what main returns. */
+static inline bool bench_read_options(const mr_command_help *help, const mr_option *table, int argc,
+                                      char **argv, void *opt, const void *defaults, int *code)
+{
+    int n_positional = 0;
+    bool help_wanted = false;
+    mr_error err = {0};
+    const bool fine =
+        mr_options_parse(table, argc, argv, opt, &n_positional, &help_wanted, &err) == MR_OK;
+    *code = 0;
+    if (!fine || n_positional > 0) {
+        fprintf(stderr, "%s: %s\n", help->name, fine ? "takes no names" : err.message);
+        *code = 2;
+        return false;
+    }
+    if (help_wanted)
+        mr_options_print_help(stdout, help, table, defaults);
+    return !help_wanted;
 }
 
 #endif

@@ -408,20 +408,10 @@ int main(int argc, char **argv)
 {
     options opt = {.megabytes = 32, .threads = 2, .seconds = 1};
     const options defaults = opt;
-    int n_positional;
-    bool help_wanted;
+    int code;
     mr_error err = {0};
-
-    if (mr_options_parse(option_table, argc, argv, &opt, &n_positional, &help_wanted, &err) !=
-            MR_OK ||
-        n_positional > 0) {
-        fprintf(stderr, "bench_cache: %s\n", n_positional > 0 ? "takes no names" : err.message);
-        return 2;
-    }
-    if (help_wanted) {
-        mr_options_print_help(stdout, &help, option_table, &defaults);
-        return 0;
-    }
+    if (!bench_read_options(&help, option_table, argc, argv, &opt, &defaults, &code))
+        return code;
 
     bench b = {.catalogue = (size_t)opt.megabytes * 10 * 1024 * 1024 / (RECORD_BYTES + 160)};
     b.keys = calloc(b.catalogue, sizeof *b.keys);

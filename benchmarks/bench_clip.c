@@ -181,21 +181,12 @@ int main(int argc, char **argv)
 {
     options opt = {.threads = 0, .seconds = 5, .type = TYPE_F16};
     const options defaults = opt;
-    int n_positional;
-    bool help_wanted;
+    int code;
     mr_error err;
     mr_pool *pool = NULL;
 
-    if (mr_options_parse(option_table, argc, argv, &opt, &n_positional, &help_wanted, &err) !=
-            MR_OK ||
-        n_positional > 0) {
-        fprintf(stderr, "bench_clip: %s\n", n_positional > 0 ? "takes no names" : err.message);
-        return 2;
-    }
-    if (help_wanted) {
-        mr_options_print_help(stdout, &help, option_table, &defaults);
-        return 0;
-    }
+    if (!bench_read_options(&help, option_table, argc, argv, &opt, &defaults, &code))
+        return code;
     char folder[256], path[300];
     const char *tmp = getenv("TMPDIR");
     snprintf(folder, sizeof folder, "%s/bench_clip-XXXXXX", tmp ? tmp : "/tmp");

@@ -172,22 +172,13 @@ out:
 int main(int argc, char **argv)
 {
     options opt = {.threads = 0, .seconds = 0.3};
-    int n_positional;
-    bool help_wanted;
+    int code;
     mr_error err;
     mr_pool *pool = NULL;
     const options defaults = opt;
 
-    if (mr_options_parse(option_table, argc, argv, &opt, &n_positional, &help_wanted, &err) !=
-            MR_OK ||
-        n_positional > 0) {
-        fprintf(stderr, "bench_kernels: %s\n", n_positional > 0 ? "takes no names" : err.message);
-        return 2;
-    }
-    if (help_wanted) {
-        mr_options_print_help(stdout, &help, option_table, &defaults);
-        return 0;
-    }
+    if (!bench_read_options(&help, option_table, argc, argv, &opt, &defaults, &code))
+        return code;
     if (mr_pool_new(&pool, (int)opt.threads, &err) != MR_OK) {
         fprintf(stderr, "bench_kernels: %s\n", err.message);
         return 1;

@@ -203,20 +203,10 @@ int main(int argc, char **argv)
 {
     options opt = {.records = 200000, .batch = 256, .seconds = 1, .folder = "/tmp"};
     const options defaults = opt;
-    int n_positional;
-    bool help_wanted;
+    int code;
     mr_error err = {0};
-
-    if (mr_options_parse(option_table, argc, argv, &opt, &n_positional, &help_wanted, &err) !=
-            MR_OK ||
-        n_positional > 0) {
-        fprintf(stderr, "bench_store: %s\n", n_positional > 0 ? "takes no names" : err.message);
-        return 2;
-    }
-    if (help_wanted) {
-        mr_options_print_help(stdout, &help, option_table, &defaults);
-        return 0;
-    }
+    if (!bench_read_options(&help, option_table, argc, argv, &opt, &defaults, &code))
+        return code;
 
     bench b = {.records = (size_t)opt.records, .batch = (size_t)opt.batch};
     b.names = calloc(b.records, sizeof *b.names);
